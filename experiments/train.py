@@ -39,7 +39,7 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     configs.check(config)
     worlds.check_data(config.world)
     run = pathlib.Path(config.out or f"runs/{name}-{config.seed}")
-    claim(run, config, name)
+    check_folder(run, config)
     folder = worlds.games_folder(config.world)
     train_games = worlds.manifest(config.world, folder, "train").games
     panels = {
@@ -57,7 +57,9 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     root_key = jax.random.key(config.seed)
     state = fresh(actor, critic, jax.random.key_data(root_key))
     del actor, critic
-    if config.resume:
+    if not config.resume:
+        claim(run, config, name)
+    else:
         state, _ = workdir.restore(run, state)
         workdir.truncate_after(run, int(state.step))
         print(f"resuming after iteration {int(state.step)}")
@@ -93,62 +95,74 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
                 won = sum(e["won"] for e in record["episodes"])
                 print(f"{tag} {split}: {won}/{len(games)} won")
 
-        if int(state.step) == 0:
-            examine("before")
-        clock = watch.Clock(config.num_updates - int(state.step))
-        first = int(state.step)
-        for step in range(first, config.num_updates):
-            key = jax.random.fold_in(root_key, step)
-            clock.start()
-            games = worlds.training_games(
-                train_games, step, config.episodes, config.seed
-            )
-            episodes, spent = rollout(
-                pool,
-                bind(state.actor, key, config.temperature),
-                games,
-                reader,
-                max_turns=config.world.max_turns,
-                on_turn=watch.progress(f"iteration {step + 1}: rollout"),
-            )
-            batch = stack(
-                episodes,
-                agent.pieces,
-                max_turns=config.world.max_turns,
-                max_response=config.reading.max_response,
-                pad_id=agent.codec.pad_id,
-                mode=config.reading.mode,
-                row_buckets=shapes.rows,
-                length_buckets=shapes.lengths[-1:],
-            )
-            with guard():
-                clock.lap("other")
-                state, metrics, credit = update(state, batch)
-                metrics = jax.device_get(metrics)
-                clock.lap("update")
-            metrics = {**watch.rollout_metrics(episodes), **metrics}
-            episodes = watch.with_credit(episodes, jax.device_get(credit))
-            timing = clock.stop(spent, episodes)
-            timing["programs"] = bind.programs() + update._cache_size()
-            workdir.append_metrics(run, step + 1, metrics, timing)
-            log(step + 1, metrics)
-            workdir.write_episodes(run, step + 1, episodes)
-            watch.say(step + 1, config.num_updates, metrics, timing)
-            last = step + 1 == config.num_updates
-            stop = config.stop_after and step + 1 - first >= config.stop_after
-            if (step + 1) % config.checkpoint_every == 0 or last or stop:
-                workdir.save(run, step + 1, state, {"name": name}, keep=config.keep)
-            if config.eval_every and (step + 1) % config.eval_every == 0 and not last:
-                examine(f"at-{step + 1:04d}")
-            if guard.asked or stop:
-                break
-        if int(state.step) < config.num_updates:
-            workdir.save(run, int(state.step), state, {"name": name}, keep=config.keep)
-            print(f"stopped after iteration {int(state.step)}; go on with --resume")
-            if guard.asked:
-                raise KeyboardInterrupt
-            return run
-        examine("after")
+        def keep():
+            if workdir.latest_step(run) != int(state.step):
+                workdir.save(
+                    run, int(state.step), state, {"name": name}, keep=config.keep
+                )
+
+        try:
+            if int(state.step) == 0:
+                examine("before")
+            first = int(state.step)
+            clock = watch.Clock(config.num_updates - first)
+            for step in range(first, config.num_updates):
+                key = jax.random.fold_in(root_key, step)
+                clock.start()
+                games = worlds.training_games(
+                    train_games, step, config.episodes, config.seed
+                )
+                episodes, spent = rollout(
+                    pool,
+                    bind(state.actor, key, config.temperature),
+                    games,
+                    reader,
+                    max_turns=config.world.max_turns,
+                    on_turn=watch.progress(f"iteration {step + 1}: rollout"),
+                )
+                batch = stack(
+                    episodes,
+                    agent.pieces,
+                    max_turns=config.world.max_turns,
+                    max_response=config.reading.max_response,
+                    pad_id=agent.codec.pad_id,
+                    mode=config.reading.mode,
+                    row_buckets=shapes.rows,
+                    length_buckets=shapes.lengths[-1:],
+                )
+                with guard():  # state and files change together
+                    clock.lap("other")
+                    state, metrics, credit = update(state, batch)
+                    metrics = jax.device_get(metrics)
+                    clock.lap("update")
+                    metrics = {**watch.rollout_metrics(episodes), **metrics}
+                    episodes = watch.with_credit(episodes, jax.device_get(credit))
+                    timing = clock.stop(spent, episodes)
+                    timing["programs"] = bind.programs() + update._cache_size()
+                    workdir.append_metrics(run, step + 1, metrics, timing)
+                    log(step + 1, metrics)
+                    workdir.write_episodes(run, step + 1, episodes)
+                    watch.say(step + 1, config.num_updates, metrics, timing)
+                    done = step + 1 - first
+                    last = step + 1 == config.num_updates
+                    stop = last or done == config.stop_after
+                    if stop or (step + 1) % config.checkpoint_every == 0:
+                        keep()
+                if stop:
+                    break
+                if config.eval_every and (step + 1) % config.eval_every == 0:
+                    examine(f"at-{step + 1:04d}")
+            if int(state.step) == config.num_updates:
+                examine("after")
+        except BaseException:
+            if not guard.held:
+                keep()
+                print(f"\nstopped after iteration {int(state.step)}", flush=True)
+                print("nothing is lost: go on with --resume", flush=True)
+            raise
+    if int(state.step) < config.num_updates:
+        print(f"stopped after iteration {int(state.step)}; go on with --resume")
+        return run
     agents.save(
         run / "model",
         agent,
@@ -200,19 +214,29 @@ def build(config: configs.Train, agent: agents.Agent):
     return update, bind, fresh, shapes
 
 
-def claim(run: pathlib.Path, config: configs.Train, name: str) -> None:
-    """Opens a fresh run's folder, or checks that one can be resumed."""
-    known = run / "config.json"
-    if config.resume:
-        if workdir.latest_step(run) is None:
-            raise FileNotFoundError(
-                f"{run} holds no checkpoint to resume from; start it without --resume"
-            )
-        return
-    if known.exists():
-        raise ValueError(
-            f"{run} holds a run already; go on with --resume or name another --out"
+def check_folder(run: pathlib.Path, config: configs.Train) -> None:
+    """Refuses, before anything expensive, a folder that this run cannot use.
+
+    Raises:
+      FileNotFoundError, ValueError: there is nothing to resume, or a run to overwrite.
+    """
+    begun = workdir.latest_step(run) is not None
+    if config.resume and not begun:
+        raise FileNotFoundError(
+            f"{run} holds no checkpoint to resume from; start it without --resume"
         )
+    if not config.resume and (begun or (run / "config.json").exists()):
+        raise ValueError(
+            f"{run} holds a run already; "
+            + ("go on with --resume or " if begun else "delete it or ")
+            + "name another --out"
+        )
+
+
+def claim(run: pathlib.Path, config: configs.Train, name: str) -> None:
+    """Opens a fresh run's folder, once nothing in its settings can fail any more."""
     run.mkdir(parents=True, exist_ok=True)
     record = dataclasses.asdict(config)
-    workdir.write_json(known, {**record, "provenance": provenance(name, config.seed)})
+    workdir.write_json(
+        run / "config.json", {**record, "provenance": provenance(name, config.seed)}
+    )

@@ -143,8 +143,8 @@ def progress(what: str):
 def deferred():
     """Ctrl-C at once, but not while the state is being replaced.
 
-    Yields a guard: under `with guard():` an interrupt waits; `guard.asked` says that
-    one came.
+    Yields a guard: under `with guard():` an interrupt waits until the block ends.
+    `guard.held` stays true after an error inside the block: the state is then unsure.
     """
 
     class Guard:
@@ -155,6 +155,8 @@ def deferred():
             self.held = True
             yield
             self.held = False
+            if self.asked:
+                raise KeyboardInterrupt
 
     guard = Guard()
 

@@ -79,10 +79,12 @@ def training_games(
     A function of (step, seed) alone, so that a resumed run goes on where it was.
     """
     chosen = []
-    for place in range(step * number, (step + 1) * number):
-        epoch, index = divmod(place, len(games))
+    first, end = step * number, (step + 1) * number
+    for epoch in range(first // len(games), (end - 1) // len(games) + 1):
         order = np.random.default_rng((seed, epoch)).permutation(len(games))
-        chosen.append(games[order[index]])
+        begin = epoch * len(games)
+        places = order[max(first - begin, 0) : end - begin]
+        chosen += [games[place] for place in places]
     return chosen
 
 

@@ -1,6 +1,8 @@
 """The strict harness: no silent broadcasting, fake devices, no network."""
 
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -12,3 +14,13 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 import jax  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Tests start many runs of equal shape; what one has compiled the next one reads. The
+# folder lives as long as the session, so that nothing stale is ever read.
+_PROGRAMS = tempfile.mkdtemp(prefix="hiper-programs-")
+jax.config.update("jax_compilation_cache_dir", _PROGRAMS)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 2.0)
+
+
+def pytest_unconfigure():
+    shutil.rmtree(_PROGRAMS, ignore_errors=True)

@@ -11,6 +11,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 ORDER = [
     "hiper_jax.kernels",
     "hiper_jax.act.envs.env",
+    "hiper_jax.act.envs.parallel",
     "hiper_jax.act.envs.alfworld",
     "hiper_jax.act.envs.webshop",
     "hiper_jax.act.envs.worker",

@@ -3,7 +3,9 @@
 import dataclasses
 import filecmp
 import json
+import os
 import pathlib
+import signal
 
 import jax
 import numpy as np
@@ -14,7 +16,9 @@ from hiper_jax import workdir
 from hiper_jax.advantages import Settings
 from hiper_jax.experiments import agent as agents
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import worlds
+from hiper_jax.experiments import evaluate as evaluation
+from hiper_jax.experiments import train as training
+from hiper_jax.experiments import watch, worlds
 from hiper_jax.experiments.examine import examine
 from hiper_jax.experiments.train import train
 
@@ -114,6 +118,57 @@ def test_a_resumed_run_equals_an_uninterrupted_one(setting, whole, tmp_path):
         assert filecmp.cmp(whole / name, folder / name, shallow=False)
     a, b = (agents.load(f / "model")[1] for f in (whole, folder))
     jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("place", ["rollout", "log"])
+def test_ctrl_c_keeps_what_is_finished(setting, whole, tmp_path, monkeypatch, place):
+    """Between updates it stops at once; while files are written, right after."""
+    folder, calls = tmp_path / "run", []
+    rollout = training.rollout
+
+    def press(*args, **options):
+        calls.append(None)
+        if len(calls) == 4:  # two evaluations, one iteration, then
+            os.kill(os.getpid(), signal.SIGINT)
+        return rollout(*args, **options) if place == "rollout" else None
+
+    if place == "rollout":
+        monkeypatch.setattr(training, "rollout", press)
+        monkeypatch.setattr(evaluation, "rollout", press)
+        finished = 1
+    else:
+        monkeypatch.setattr(watch, "logger", lambda *_: lambda *_: press())
+        calls += [None, None]
+        finished = 2
+    with pytest.raises(KeyboardInterrupt):
+        run(setting, folder)
+    assert workdir.latest_step(folder) == finished
+    assert [line["step"] for line in lines(folder)] == list(range(1, finished + 1))
+    monkeypatch.undo()
+    run(setting, folder, resume=True)
+    assert filecmp.cmp(whole / "metrics.jsonl", folder / "metrics.jsonl", shallow=False)
+
+
+def test_ctrl_c_before_the_first_update_can_be_resumed(
+    setting, whole, tmp_path, monkeypatch
+):
+    def press(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "evaluate", press)
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        run(setting, folder)
+    monkeypatch.undo()
+    run(setting, folder, resume=True)
+    assert filecmp.cmp(whole / "metrics.jsonl", folder / "metrics.jsonl", shallow=False)
+
+
+def test_a_start_that_fails_leaves_the_folder_free(setting, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        run(setting, folder, model=str(tmp_path / "nowhere"))
+    assert not folder.exists()
 
 
 def test_eval_reads_the_newest_checkpoint(whole, tmp_path):

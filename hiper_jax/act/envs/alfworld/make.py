@@ -4,14 +4,11 @@ Every game is played to the end by ALFWorld's hand-coded expert before it is kep
 moves stay in the file as its walkthrough.
 """
 
-import contextlib
 import functools
 import json
-import multiprocessing
 import os
 import random
 import shutil
-import signal
 import tempfile
 from collections.abc import Callable
 from typing import NamedTuple
@@ -20,6 +17,7 @@ from hiper_jax.act.envs.alfworld import problem as problems
 from hiper_jax.act.envs.alfworld import rooms
 from hiper_jax.act.envs.alfworld.data import SPLITS, TASK_TYPES, VERSION
 from hiper_jax.act.envs.alfworld.world import AlfWorld
+from hiper_jax.act.envs.parallel import mapper
 
 _ATTEMPTS = 200
 
@@ -95,10 +93,10 @@ def make_games(
     used: dict[str, set[int]] = {kind: set() for kind in rooms.KINDS}
     done = 0
     try:
-        with _solver(workers) as solve_all:
+        with mapper(workers) as map_all:
             for split in ("train", "valid_unseen", "valid_seen"):
                 jobs = _jobs(split, counts[split], used, settings, layouts)
-                for job, solved in zip(jobs, solve_all(jobs), strict=True):
+                for job, solved in zip(jobs, map_all(solve, jobs), strict=True):
                     problem, moves, attempt = solved
                     while problem.signature in signatures:
                         problem, moves, attempt = solve(job, first=attempt + 1)
@@ -235,18 +233,6 @@ def _expert_moves(problem, limit) -> list[str] | None:
                 raise
             return None
     return moves if won else None
-
-
-@contextlib.contextmanager
-def _solver(workers):
-    """Gives a function from jobs to their games, in order, on `workers` processes."""
-    if workers == 1:
-        yield functools.partial(map, solve)
-        return
-    context = multiprocessing.get_context("spawn")
-    ignore = (signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is the parent's to handle
-    with context.Pool(workers, signal.signal, ignore) as pool:
-        yield functools.partial(pool.imap, solve, chunksize=2)
 
 
 def _write_files(folder, problem, moves) -> None:
