@@ -5,6 +5,7 @@ DIR/critic/config.json, model.safetensors               its critic, if it has on
 """
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
@@ -15,25 +16,59 @@ from hiper_jax.act.codec import Codec, load_codec
 from hiper_jax.act.generate import make_generate, respond
 from hiper_jax.act.pieces import piece_table
 from hiper_jax.act.rollout import Reader, Sampled
+from hiper_jax.experiments import config as configs
 from hiper_jax.experiments.config import Reading
 from hiper_jax.experiments.shapes import Shapes
-from hiper_jax.lm import heads, weights
+from hiper_jax.lm import heads, sharding, weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Agent:
-    """The networks' shapes and the tokenizer; the weights travel apart."""
+    """The networks' shapes and places, and the tokenizer; the weights travel apart."""
 
     config: lm.LMConfig
     critic_config: lm.LMConfig
     codec: Codec
     pieces: Any  # the tokenizer's piece table, for masks
+    mesh: Any = None  # where weights and rows lie; None: on one device
+    remat: str = "none"  # what gradients recompute, see `qwen.forward`
+    shared: bool = False  # the critic is heads on the actor's trunk
+    trunk_gradient: float = 0.1  # of the value loss, into a shared trunk
+
+    @property
+    def leaves(self) -> tuple[Any, Any]:
+        """Abstract trees of the actor and of the critic."""
+        critic = heads.abstract(self.critic_config, trunk=not self.shared)
+        return lm.abstract(self.config), critic
+
+    def on_mesh(self) -> dict[str, Any]:
+        """What the model's functions are given to place activations by."""
+        if self.mesh is None:
+            return {}
+        return {
+            "constrain": sharding.constrain(self.mesh),
+            "attention": sharding.attention(self.mesh),
+        }
 
 
-def load(directory, *, seed: int = 0) -> tuple[Agent, Any, Any]:
+def load(
+    directory,
+    *,
+    mesh: Any = None,
+    dtype: str = "float32",
+    remat: str = "none",
+    shared: bool = False,
+    trunk_gradient: float = 0.1,
+) -> tuple[Agent, Any, Any]:
     """Reads an actor, its tokenizer and its critic.
 
     A directory without `critic/` gets a critic that starts from the actor's trunk.
+
+    Args:
+      directory: see above.
+      mesh: weights are read straight to their places on it; None: one device.
+      dtype: of what is computed; weights are float32.
+      remat, shared, trunk_gradient: see `Agent`.
 
     Returns:
       The agent, the actor's weights and the critic's.
@@ -43,24 +78,60 @@ def load(directory, *, seed: int = 0) -> tuple[Agent, Any, Any]:
     """
     directory = pathlib.Path(directory)
     codec = load_codec(directory)
-    config = weights.read_config(directory)
-    actor = weights.load(directory, config)
+    config = weights.read_config(directory, dtype=dtype)
     if codec.vocab_size > config.vocab_size:
         raise ValueError(
             f"{directory}: the tokenizer knows {codec.vocab_size} tokens, the model "
             f"{config.vocab_size}; use the tokenizer that the model was trained with"
         )
-    if (directory / "critic").is_dir():
-        critic_config = weights.read_config(directory / "critic")
-        critic = weights.load_critic(directory / "critic", critic_config)
-    else:
-        critic_config = config
-        critic = heads.init(config, jax.random.key(seed))
-        critic["trunk"] = jax.tree.map(
-            jax.numpy.copy, {k: v for k, v in actor.items() if k != "head"}
+    source = directory / "critic"
+    known = source.is_dir()
+    own = known and weights.owns_trunk(source) and not shared
+    critic_config = weights.read_config(source, dtype=dtype) if own else config
+    agent = Agent(
+        config,
+        critic_config,
+        codec,
+        piece_table(codec.tokenizer),
+        mesh=mesh,
+        remat=remat,
+        shared=shared,
+        trunk_gradient=trunk_gradient,
+    )
+    places = critic_places = None
+    if mesh is not None:
+        places, critic_places = (sharding.shardings(t, mesh) for t in agent.leaves)
+    actor = weights.load(directory, config, shardings=places)
+    if own:
+        critic = weights.load_critic(source, critic_config, shardings=critic_places)
+        return agent, actor, critic
+    if critic_places:
+        critic_places = {k: v for k, v in critic_places.items() if k != "trunk"}
+    if known and not weights.owns_trunk(source):
+        critic = weights.load_critic(
+            source, config, shardings=critic_places, trunk=False
         )
-    agent = Agent(config, critic_config, codec, piece_table(codec.tokenizer))
+    else:
+        critic = heads.init(config, jax.random.key(0), trunk=False)
+        critic = jax.device_put(critic, critic_places or jax.devices()[0])
+    if not shared:
+        trunk = {k: v for k, v in actor.items() if k != "head"}
+        critic["trunk"] = jax.tree.map(jax.numpy.copy, trunk)
     return agent, actor, critic
+
+
+def load_for(
+    directory, config: configs.Train, mesh: Any = None
+) -> tuple[Agent, Any, Any]:
+    """`load` with the settings of a run."""
+    return load(
+        directory,
+        mesh=mesh,
+        dtype=config.dtype,
+        remat=config.remat,
+        shared=config.critic == "shared",
+        trunk_gradient=config.trunk_gradient,
+    )
 
 
 def save(directory, agent: Agent, actor, critic, *, tokenizer=None) -> None:
@@ -89,33 +160,115 @@ def sampler_of(agent: Agent, reading: Reading, shapes: Shapes):
     return sampler(
         agent,
         max_response=reading.max_response,
-        slot_buckets=shapes.slots,
+        slot_buckets=_divisible(shapes.slots, agent.mesh),
         prompt_buckets=shapes.prompts,
     )
 
 
-def score(agent: Agent, remat: str = "none"):
+def _divisible(slots: tuple[int, ...], mesh) -> tuple[int, ...]:
+    """Row counts of which every device holds the same number."""
+    ways = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    return tuple(sorted({-(-s // ways) * ways for s in slots}))
+
+
+def score(agent: Agent):
     """The update's `Score`: log-probs and entropies of responses."""
+    read = states_of(agent)
 
     def apply(params, tokens, start, targets, temperature):
-        hidden = lm.forward(params, agent.config, tokens, remat=remat)
-        states = lm.response_hidden(hidden, start, targets.shape[1])
+        params = held(agent, params, 0)
+        states = read(params, tokens, start, targets.shape[1])
         return lm.log_prob_and_entropy(
-            params, agent.config, states, targets, temperature=temperature
+            params,
+            agent.config,
+            states,
+            targets,
+            temperature=temperature,
+            constrain=agent.on_mesh().get("constrain"),
         )
 
     return apply
 
 
-def read_values(agent: Agent, remat: str = "none"):
+def read_values(agent: Agent):
     """The update's `ReadValues`: three heads at every response token."""
 
     def apply(params, tokens, start, num_tokens):
+        params = params if agent.shared else held(agent, params, 1)
         return heads.values(
-            params, agent.critic_config, tokens, start, num_tokens, remat=remat
+            params,
+            agent.critic_config,
+            *on_rows(agent, tokens, start),
+            num_tokens,
+            remat=agent.remat,
+            **agent.on_mesh(),
         )
 
     return apply
+
+
+def joint(agent: Agent):
+    """The update's `Joint`: one pass of a shared trunk; None where there are two."""
+    if not agent.shared:
+        return None
+    read = states_of(agent)
+    flows = agent.trunk_gradient
+
+    def apply(actor, critic, tokens, start, targets, temperature):
+        actor = held(agent, actor, 0)
+        states = read(actor, tokens, start, targets.shape[1])
+        log_prob, entropy = lm.log_prob_and_entropy(
+            actor,
+            agent.config,
+            states,
+            targets,
+            temperature=temperature,
+            constrain=agent.on_mesh().get("constrain"),
+        )
+        # The same states, through which `flows` of the gradient passes.
+        still = jax.lax.stop_gradient(states)
+        valued = still + flows * (states - still) if flows else still
+        return log_prob, entropy, heads.read_values(critic, valued)
+
+    return apply
+
+
+def complete(agent: Agent):
+    """The update's `Complete`: a shared critic stands on the actor's trunk."""
+
+    def apply(reference, actor, critic):
+        del reference
+        return actor, critic | {"trunk": actor} if agent.shared else critic
+
+    return apply
+
+
+def states_of(agent: Agent):
+    """(params, tokens, start, R) -> the states [C, R, D] before response tokens."""
+
+    def apply(params, tokens, start, num_tokens):
+        tokens, start = on_rows(agent, tokens, start)
+        hidden = lm.forward(
+            params, agent.config, tokens, remat=agent.remat, **agent.on_mesh()
+        )
+        return lm.response_hidden(hidden, start, num_tokens)
+
+    return apply
+
+
+def on_rows(agent: Agent, *arrays):
+    """Chunk arrays [C, ...], cut along their rows on a mesh."""
+    if agent.mesh is None:
+        return arrays
+    place = sharding.rows(agent.mesh)
+    return tuple(jax.lax.with_sharding_constraint(a, place) for a in arrays)
+
+
+def held(agent: Agent, params, which: int):
+    """Weights of the actor (0) or critic (1), they and their gradients in place."""
+    if agent.mesh is None:
+        return params
+    return sharding.hold(agent.leaves[which], agent.mesh)(params)
 
 
 def sampler(
@@ -131,19 +284,17 @@ def sampler(
       sample(params, key, temperature) -> a rollout's `Sampler`, whose rows draw from
       (key, episode index, turn) alone. `sample.programs()` counts what was compiled.
     """
-    config = agent.config
     generate = make_generate(
-        lambda params, tokens, lengths, room: lm.prefill(
-            params, config, tokens, lengths, room
-        ),
-        lambda params, token, cache: lm.decode_step(params, config, token, cache),
+        *generation(agent),
         max_new=max_response,
         eos_id=agent.codec.eos_id,
         pad_id=agent.codec.pad_id,
     )
 
+    serve = server(agent)
+
     def bind(params, key, temperature):
-        weights = lm.serving(params)
+        weights = serve(params)
 
         def sample(prompts, index, turn):
             # An episode has far fewer turns than 4096: no two rows share a name.
@@ -163,3 +314,29 @@ def sampler(
 
     bind.programs = generate.programs
     return bind
+
+
+def generation(agent: Agent):
+    """`prefill` and `decode_step` of the actor, placed."""
+    config, placed = agent.config, agent.on_mesh()
+    placing = {k: v for k, v in placed.items() if k == "constrain"}
+
+    def prefill(params, tokens, lengths, room):
+        return lm.prefill(params, config, tokens, lengths, room, **placed)
+
+    def decode_step(params, token, cache):
+        return lm.decode_step(params, config, token, cache, **placing)
+
+    return prefill, decode_step
+
+
+def server(agent: Agent):
+    """Training weights -> weights to sample with, of the type that is computed in."""
+    dtype = None if agent.config.dtype == "float32" else agent.config.dtype
+    if agent.mesh is None and dtype is None:
+        return lm.serving
+    places = None
+    if agent.mesh is not None:
+        places = sharding.serving_shardings(agent.leaves[0], agent.mesh)
+    serve = functools.partial(lm.serving, dtype=dtype)
+    return jax.jit(serve, out_shardings=places)

@@ -63,6 +63,22 @@ class Reading:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mesh:
+    """How devices are laid out; without it one device does everything."""
+
+    data: int = 1
+    """Ways that rows are cut, weights repeated."""
+    fsdp: int = 1
+    """Ways that rows and weights are cut."""
+    tensor: int = 1
+    """Ways that heads, inner width and vocabulary are cut."""
+
+    @property
+    def size(self) -> int:
+        return self.data * self.fsdp * self.tensor
+
+
+@dataclasses.dataclass(frozen=True)
 class Train:
     """One training run."""
 
@@ -71,6 +87,14 @@ class Train:
     world: World = World()
     reading: Reading = Reading()
     learn: Settings = Settings()
+    mesh: Mesh = Mesh()
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type that the networks compute in; trained weights stay float32."""
+    critic: Literal["separate", "shared"] = "separate"
+    """A network of its own, as published, or heads on the actor's trunk, which
+    saves about half of the memory."""
+    trunk_gradient: float = 0.1
+    """Share of the value loss's gradient that reaches a shared trunk."""
     num_updates: int = 26
     """Iterations: one rollout and one update each."""
     episodes: int = 64
@@ -89,6 +113,8 @@ class Train:
     """Share of the actor's learning rate left at the end; it falls linearly."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this global norm."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What a gradient computes again rather than keeps; deep models: full."""
     seed: int = 0
     """Of everything random in the run."""
     eval_temperature: float = 0.4
@@ -255,6 +281,13 @@ def check(config: Train) -> None:
     for name in ("actor_lr", "critic_lr", "temperature", "max_grad_norm"):
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} must be above 0, got {getattr(config, name)}")
+    for name, ways in dataclasses.asdict(config.mesh).items():
+        if ways < 1:
+            raise ValueError(f"mesh.{name} must be at least 1, got {ways}")
+    if config.trunk_gradient < 0:
+        raise ValueError(
+            f"trunk_gradient must be 0 or more, got {config.trunk_gradient}"
+        )
     low, high = config.world.receptacles
     if config.world.generate and not 0 < low <= high:
         raise ValueError(

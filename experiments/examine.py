@@ -96,7 +96,7 @@ def newest(run: pathlib.Path, config: configs.Train):
     """The agent of a run with the weights of its newest checkpoint."""
     from hiper_jax.experiments.train import build
 
-    agent, actor, critic = agents.load(config.model or configs.WARM_START)
+    agent, actor, critic = agents.load_for(config.model or configs.WARM_START, config)
 
     _, _, fresh, _ = build(config, agent)
     like = fresh(actor, critic, jax.random.key_data(jax.random.key(config.seed)))

@@ -44,4 +44,6 @@ def _up(size: float, step: int) -> int:
 
 
 def _shares(size: int) -> tuple[int, ...]:
-    return tuple(sorted({_up(size * share, 16) for share in SHARES}))
+    # The TPU's attention kernel reads rows of a multiple of 128 tokens.
+    step = 128 if size >= 1024 else 16
+    return tuple(sorted({_up(size * share, step) for share in SHARES}))

@@ -16,7 +16,7 @@ from hiper_jax.act.rollout import rollout
 from hiper_jax.act.stack import stack
 from hiper_jax.experiments import agent as agents
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import report, tables, watch, worlds
+from hiper_jax.experiments import placement, report, tables, watch, worlds
 from hiper_jax.experiments.evaluate import evaluate
 from hiper_jax.experiments.provenance import provenance
 from hiper_jax.experiments.shapes import shapes_of
@@ -38,6 +38,8 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     began = time.monotonic()
     configs.check(config)
     worlds.check_data(config.world)
+    model = config.model or configs.WARM_START
+    mesh = placement.lay_out(model, config)
     run = pathlib.Path(config.out or f"runs/{name}-{config.seed}")
     check_folder(run, config)
     folder = worlds.games_folder(config.world)
@@ -51,7 +53,7 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
         if number
         for listed in [worlds.manifest(config.world, folder, split)]
     }
-    agent, actor, critic = agents.load(config.model or configs.WARM_START)
+    agent, actor, critic = agents.load_for(model, config, mesh)
     reader = agents.reader_of(agent, config.reading, config.world.environment)
     update, bind, fresh, shapes = build(config, agent)
     root_key = jax.random.key(config.seed)
@@ -168,7 +170,7 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
         agent,
         state.actor,
         state.critic,
-        tokenizer=config.model or configs.WARM_START,
+        tokenizer=model,
     )
     tables.write(run)
     print(tables.render(run))
@@ -193,23 +195,17 @@ def build(config: configs.Train, agent: agents.Agent):
         return jax.numpy.minimum(rising, 1.0) * fallen
 
     settings = dataclasses.replace(config.learn, temperature=config.temperature)
-    update = learning.compile_update(
-        learning.make_update(
-            agents.score(agent),
-            agents.read_values(agent),
-            *optimizers,
-            settings,
-            length_buckets=shapes.lengths,
-            schedule=schedule,
-        )
+    update = placement.compiled_update(
+        agent,
+        *optimizers,
+        settings,
+        length_buckets=shapes.lengths,
+        schedule=schedule,
     )
     bind = agents.sampler_of(agent, config.reading, shapes)
 
     def fresh(actor, critic, key) -> learning.TrainState:
-        # Placed as a whole, as the update returns it: one program, not two.
-        return jax.device_put(
-            learning.init(actor, critic, *optimizers, key), jax.devices()[0]
-        )
+        return placement.fresh_state(agent, actor, critic, *optimizers, key)
 
     return update, bind, fresh, shapes
 

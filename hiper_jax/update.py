@@ -27,12 +27,18 @@ from hiper_jax.loss import (
     token_advantage,
     value_loss,
 )
+from hiper_jax.minibatch import minibatch, shuffled
 
 # (params, tokens [C, L], start [C], targets [C, R], temperature)
 #   -> log-probs [C, R], entropies [C, R]
 Score = Callable[..., tuple[Array, Array]]
 # (params, tokens [C, L], start [C], R) -> values [C, R, 3]: high, low, switch
 ReadValues = Callable[..., Array]
+# (actor, critic, tokens [C, L], start [C], targets [C, R], temperature)
+#   -> log-probs [C, R], entropies [C, R], values [C, R, 3]
+Joint = Callable[..., tuple[Array, Array, Array]]
+# (reference, actor, critic) -> actor and critic as the functions above read them
+Complete = Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 @struct.dataclass
@@ -48,14 +54,16 @@ class TrainState:
     key: Any  # [2] uint32, root of all randomness; never split in place
 
 
-def init(actor, critic, actor_tx, critic_tx, key: Array) -> TrainState:
-    """A state at step 0 whose reference is a copy of the actor."""
+def init(
+    actor, critic, actor_tx, critic_tx, key: Array, reference: Any = None
+) -> TrainState:
+    """A state at step 0 whose reference is a copy of the actor, or the one given."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         actor=actor,
         critic=critic,
         # A copy: the actor's buffers are donated to the update, these are not.
-        reference=jax.tree.map(jnp.copy, actor),
+        reference=jax.tree.map(jnp.copy, actor) if reference is None else reference,
         actor_opt=actor_tx.init(actor),
         critic_opt=critic_tx.init(critic),
         key=jnp.copy(key),
@@ -71,6 +79,8 @@ def make_update(
     *,
     length_buckets: tuple[int, ...],
     schedule: Callable[[Array], Array | float] = lambda step: 1.0,
+    joint: Joint | None = None,
+    complete: Complete = lambda reference, actor, critic: (actor, critic),
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array], Credit]]:
     """Builds the update; jit it once (`compile_update`).
 
@@ -82,7 +92,16 @@ def make_update(
       settings: everything else.
       length_buckets: lengths that a chunk may be cut to; those above L are ignored.
       schedule: iteration -> factor on the actor's steps.
+      joint: what the gradient is taken of, where one pass gives both; None: `score`
+        and `read_values`, one after the other.
+      complete: adds to the trained weights what they share or stand on.
     """
+
+    def apart(actor, critic, tokens, start, targets, temperature):
+        values = read_values(critic, tokens, start, targets.shape[1])
+        return *score(actor, tokens, start, targets, temperature), values
+
+    both = joint or apart
 
     def update(state: TrainState, batch: Batch):
         # Axes: N rows, L tokens, R response tokens, M minibatch, C chunk.
@@ -115,7 +134,10 @@ def make_update(
 
         def values_of(critic, tokens, rows):
             """V_high, V_low, V_switch of rows, each [C]."""
-            values = read_values(critic, tokens, batch.start[rows], R)
+            return decided(read_values(critic, tokens, batch.start[rows], R), rows)
+
+        def decided(values, rows):
+            """Values where decisions are made, each [C], of values [C, R, 3]."""
             _expect("read_values", (C, R, 3), values)
             each, planned = jnp.arange(C), batch.value_low[rows]
             return values[:, 0, 0], values[each, planned, 1], values[:, 0, 2]
@@ -138,8 +160,9 @@ def make_update(
             return jnp.zeros(N, x.dtype).at[where].set(x, mode="drop")
 
         # Values, credit.
+        _, old_critic = complete(state.reference, state.actor, state.critic)
         old_high, old_low, old_switch = everywhere(
-            lambda *a: values_of(state.critic, *a), (jnp.zeros(N),) * 3
+            lambda *a: values_of(old_critic, *a), (jnp.zeros(N),) * 3
         )
         credit = assign_credit(batch, old_low, old_high, old_switch, settings)
         starts = to_rows(jax.vmap(boundaries)(batch.switch, batch.valid))
@@ -170,9 +193,15 @@ def make_update(
 
         def chunk_loss(params, tokens, rows, used, totals):
             """What one chunk adds to the loss of its minibatch."""
-            actor, critic = params
             carries = mask[rows] & used[:, None]
-            log_prob, entropy = score_of(actor, tokens, rows)
+            log_prob, entropy, values = both(
+                *complete(state.reference, *params),
+                tokens,
+                batch.start[rows],
+                batch.response[rows],
+                settings.temperature,
+            )
+            _expect("score", (C, R), log_prob, entropy)
             count = jnp.maximum(totals.tokens, 1).astype(jnp.float32)
             policy, ratios = policy_loss(
                 log_prob,
@@ -205,7 +234,7 @@ def make_update(
             turns = batch.trained[rows] & used
             heads = zip(
                 ("high", "low", "switch"),
-                values_of(critic, tokens, rows),
+                decided(values, rows),
                 (old_high, old_low, old_switch),
                 (return_high, return_low, return_switch),
                 (starts[rows] & used, turns, turns),
@@ -227,7 +256,7 @@ def make_update(
 
         def minibatch_step(i, carry):
             actor, critic, actor_opt, critic_opt, ranks, count, metrics = carry
-            slots, used = _minibatch(ranks, i, count, batch.num_turns, M)
+            slots, used = minibatch(ranks, i, count, batch.num_turns, M)
             # Like lengths side by side; what is not used comes last.
             order = jnp.argsort(jnp.where(used, batch.length[slots], L + 1))
             slots, used = slots[order], used[order]
@@ -298,7 +327,7 @@ def make_update(
 
         def one_epoch(epoch, carry):
             *carry, metrics = carry
-            ranks = _shuffled(jax.random.fold_in(key, epoch), batch.trained)
+            ranks = shuffled(jax.random.fold_in(key, epoch), batch.trained)
             *carry, _, _, seen = lax.fori_loop(
                 0, count, minibatch_step, (*carry, ranks, count, blank_metrics)
             )
@@ -356,23 +385,13 @@ def _expect(who: str, shape: tuple[int, ...], *arrays: Array):
             )
 
 
-def _shuffled(key: Array, trained: Array) -> Array:
-    """[N] rows in random order, those that are no turn at the end."""
-    draw = jax.random.uniform(key, trained.shape)
-    return jnp.argsort(jnp.where(trained, draw, 2.0))
+def compile_update(update, donate: bool = True, places: Any = None):
+    """Jits an update; its state is donated, so the caller must drop the old one.
 
-
-def _minibatch(ranks: Array, i: Array, count: Array, turns: Array, M: int):
-    """Rows of minibatch i of `count`, which differ in size by one at most.
-
-    Returns:
-      [M] rows and [M] bool, which of them are real.
+    Args:
+      update: from `make_update`.
+      donate: reuse the memory of the state.
+      places: shardings of (state, metrics, credit) on a mesh; None: one device.
     """
-    rank = i + jnp.arange(M) * count
-    used = rank < turns
-    return ranks[jnp.where(used, rank, 0)], used
-
-
-def compile_update(update, donate: bool = True):
-    """Jits an update; its state is donated, so the caller must drop the old one."""
-    return jax.jit(update, donate_argnums=(0,) if donate else ())
+    donated = (0,) if donate else ()
+    return jax.jit(update, donate_argnums=donated, out_shardings=places)

@@ -38,9 +38,8 @@ def codec():
 
 def agent(seed: int = 0, **changes):
     """A random agent with its weights: (Agent, actor, critic)."""
-    shape = lm.tiny(
-        codec().vocab_size, width=32, depth=2, mlp_width=48, head_dim=8, **changes
-    )
+    sizes = {"vocab_size": codec().vocab_size, "width": 32, "depth": 2}
+    shape = lm.tiny(**sizes | {"mlp_width": 48, "head_dim": 8} | changes)
     key = jax.random.key(seed)
     critic = heads.init(shape, key)
     # Heads of zero would hide mistakes: every value would be 0.

@@ -29,6 +29,7 @@ ORDER = [
     "hiper_jax.lm",
     "hiper_jax.advantages",
     "hiper_jax.loss",
+    "hiper_jax.minibatch",
     "hiper_jax.update",
     "hiper_jax.events",
     "hiper_jax.workdir",

@@ -6,6 +6,7 @@ slab in place. Prompts of different lengths are padded on the right; the padding
 between a short prompt and its response is masked, not skipped.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,11 @@ from jax import Array
 from hiper_jax.lm import qwen
 from hiper_jax.lm.attention import attend, attend_cache, look_back
 from hiper_jax.lm.config import LMConfig
+
+# Logical axes of what is placed. Drawing a token reads whole rows of logits.
+ACTIVATION = ("rows", None, None)
+KEPT = ("rows", "kv_heads", None, None)
+LOGITS = ("rows", None)
 
 
 class Cache(NamedTuple):
@@ -33,7 +39,14 @@ class Cache(NamedTuple):
 
 
 def prefill(
-    params: qwen.Params, config: LMConfig, tokens: Array, lengths: Array, room: int
+    params: qwen.Params,
+    config: LMConfig,
+    tokens: Array,
+    lengths: Array,
+    room: int,
+    *,
+    constrain: qwen.Constrain | None = None,
+    attention: Callable[..., Array] = look_back,
 ) -> tuple[Array, Cache]:
     """Reads whole prompts.
 
@@ -46,18 +59,21 @@ def prefill(
       tokens: [S, P] int32 prompts, padded on the right with any valid id.
       lengths: [S] int32 real tokens per prompt; 0 on rows that are not in use.
       room: response tokens to make room for; static.
+      constrain: places an activation and the cache, see `qwen.forward`.
+      attention: see `qwen.forward`.
 
     Returns:
       [S, V] float32 logits of the first response token, and the cache.
     """
+    place = constrain or (lambda x, axes: x)
     rows = tokens.shape[0]
     rotation = qwen.rope(config, qwen.count_positions(tokens, None))
 
     def step(x, w):
-        x, kept = qwen.block(x, w, config, rotation, look_back)
-        return x, heads_first(kept)
+        x, kept = qwen.block(x, w, config, rotation, attention)
+        return place(x, ACTIVATION), tuple(place(a, KEPT) for a in heads_first(kept))
 
-    x = qwen.embed(params, config, tokens)
+    x = place(qwen.embed(params, config, tokens, constrain), ACTIVATION)
     layers = params["layers"]
     if isinstance(layers, tuple):
         first, w = layers[:-1], layers[-1]
@@ -70,7 +86,7 @@ def prefill(
     last = jnp.maximum(lengths - 1, 0)
     h = qwen.rms_norm(x, w["attention_norm"], config.rms_eps)
     last_k, last_v = (qwen.heads(h, w, name, config, rotation) for name in "kv")
-    last_kept = heads_first((last_k, last_v))
+    last_kept = tuple(place(a, KEPT) for a in heads_first((last_k, last_v)))
     x, h, cos, sin = (
         jnp.take_along_axis(y, last.reshape(rows, *[1] * (y.ndim - 1)), axis=1)
         for y in (x, h, *(jnp.broadcast_to(r, (rows, *r.shape[1:])) for r in rotation))
@@ -81,15 +97,23 @@ def prefill(
     hidden = qwen.rms_norm(x, params["norm"], config.rms_eps)[:, 0]
 
     k, v = (_append(a, b) for a, b in zip(kept, last_kept, strict=True))
-    empty = jax.tree.map(
-        lambda a: jnp.zeros((*a.shape[:-2], room, a.shape[-1]), a.dtype), k
-    )
+
+    def blank(a):
+        zeros = jnp.zeros((*a.shape[:-2], room, a.shape[-1]), a.dtype)
+        return place(zeros, (None,) * (a.ndim - 4) + KEPT)
+
+    empty = jax.tree.map(blank, k)
     cache = Cache(k, v, empty, empty, lengths, jnp.int32(0))
-    return qwen.logits(params, config, hidden), cache
+    return place(qwen.logits(params, config, hidden), LOGITS), cache
 
 
 def decode_step(
-    params: qwen.Params, config: LMConfig, token: Array, cache: Cache
+    params: qwen.Params,
+    config: LMConfig,
+    token: Array,
+    cache: Cache,
+    *,
+    constrain: qwen.Constrain | None = None,
 ) -> tuple[Array, Cache]:
     """Reads one more token per row.
 
@@ -98,10 +122,12 @@ def decode_step(
       config: the shape of the model; static.
       token: [S] int32.
       cache: what has been read; give it up, its memory is reused under `jit`.
+      constrain: places an activation, see `qwen.forward`.
 
     Returns:
       [S, V] float32 logits of the next token, and the grown cache.
     """
+    place = constrain or (lambda x, axes: x)
     rotation = qwen.rope(config, (cache.lengths + cache.count)[:, None])
     width, room = (jax.tree.leaves(a)[0].shape[-2] for a in (cache.prompt_k, cache.k))
     prompt = jnp.arange(width)[None] < cache.lengths[:, None]
@@ -117,12 +143,12 @@ def decode_step(
             return attend_cache(q, parts)
 
         x, kept = qwen.block(x, w, config, rotation, look)
-        return x, heads_first(kept)
+        return place(x, ACTIVATION), tuple(place(a, KEPT) for a in heads_first(kept))
 
     def write(past, new):
         return jax.lax.dynamic_update_slice_in_dim(past, new, cache.count, axis=-2)
 
-    x = qwen.embed(params, config, token[:, None])
+    x = place(qwen.embed(params, config, token[:, None], constrain), ACTIVATION)
     x, (k, v) = qwen.over_layers(step, x, params["layers"], *cache[:4])
     hidden = qwen.rms_norm(x, params["norm"], config.rms_eps)[:, 0]
     cache = cache._replace(
@@ -130,7 +156,7 @@ def decode_step(
         v=jax.tree.map(write, cache.v, v),
         count=cache.count + 1,
     )
-    return qwen.logits(params, config, hidden), cache
+    return place(qwen.logits(params, config, hidden), LOGITS), cache
 
 
 def heads_first(arrays: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -5,12 +5,14 @@ vocabulary; or, with `trunk=False`, only the linear
 head, on the actor's hidden states.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
 from hiper_jax.lm import qwen
+from hiper_jax.lm.attention import look_back
 from hiper_jax.lm.config import LMConfig
 from hiper_jax.lm.score import response_hidden
 
@@ -62,6 +64,7 @@ def values(
     *,
     remat: str = "none",
     constrain: qwen.Constrain | None = None,
+    attention: Callable[..., Array] = look_back,
 ) -> Array:
     """Reads rows with the critic's own trunk and values every response token.
 
@@ -76,11 +79,17 @@ def values(
       num_tokens: R, response tokens per row, padding included.
       remat: see `qwen.forward`.
       constrain: see `qwen.forward`.
+      attention: see `qwen.forward`.
 
     Returns:
       [N, R, 3] float32, in the order of `HEADS`.
     """
     hidden = qwen.forward(
-        params["trunk"], config, tokens, remat=remat, constrain=constrain
+        params["trunk"],
+        config,
+        tokens,
+        remat=remat,
+        constrain=constrain,
+        attention=attention,
     )
     return read_values(params, response_hidden(hidden, prompt_lengths, num_tokens))

@@ -141,7 +141,7 @@ def forward(
         return constrain(x, ("rows", "tokens", None)), None
 
     step = rematerialise(step, remat)
-    x = constrain(embed(params, config, tokens), ("rows", "tokens", None))
+    x = constrain(embed(params, config, tokens, constrain), ("rows", "tokens", None))
     x, _ = over_layers(step, x, params["layers"])
     return rms_norm(x, params["norm"], config.rms_eps)
 
@@ -174,9 +174,19 @@ def count_positions(tokens: Array, segment: Array | None) -> Array:
     return index - jax.lax.cummax(jnp.where(change, index, 0), axis=1)
 
 
-def embed(params: Params, config: LMConfig, tokens: Array) -> Array:
+def embed(
+    params: Params,
+    config: LMConfig,
+    tokens: Array,
+    constrain: Constrain | None = None,
+) -> Array:
     """Returns [N, L, D] embeddings of [N, L] tokens, of the compute dtype."""
-    return jnp.take(params["embed"], tokens, axis=0, mode="clip").astype(config.dtype)
+    table = params["embed"]
+    if constrain:
+        # Gather the table's width, not the tokens of all rows; and not as bfloat16,
+        # in which gradients of a frequent token would no longer add up.
+        table = constrain(table, ("vocab", None))
+    return jnp.take(table, tokens, axis=0, mode="clip").astype(config.dtype)
 
 
 def block(

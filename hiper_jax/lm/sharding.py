@@ -77,6 +77,28 @@ def shardings(leaves: qwen.Params, mesh: Mesh) -> qwen.Params:
     return jax.tree.map_with_path(place, leaves)
 
 
+def serving_shardings(leaves: qwen.Params, mesh: Mesh) -> qwen.Params:
+    """Returns the places of `qwen.serving` weights: cut along tensor, else repeated.
+
+    Every decode step reads every weight: cut along fsdp they would all travel at
+    every token.
+    """
+
+    def place(leaf: qwen.Leaf) -> NamedSharding:
+        axes = tuple(None if axis == "embed" else axis for axis in leaf.axes)
+        return NamedSharding(mesh, spec(axes[1:] if axes[0] == "layer" else axes))
+
+    places = jax.tree.map(place, leaves)
+    depth = jax.tree.leaves(leaves["layers"])[0].shape[0]
+    return places | {"layers": (places["layers"],) * depth}
+
+
+def hold(leaves: qwen.Params, mesh: Mesh) -> Callable[[qwen.Params], qwen.Params]:
+    """Returns the function that keeps weights, and so their gradients, in place."""
+    places = shardings(leaves, mesh)
+    return lambda params: jax.lax.with_sharding_constraint(params, places)
+
+
 def state_shardings(state: Any, leaves: qwen.Params, mesh: Mesh) -> Any:
     """Places everything that mirrors the weights as the weights, the rest everywhere.
 

@@ -29,6 +29,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
+HEADS_ONLY = ["ValueHeads"]
 _LAYER = {
     "attention_norm": "input_layernorm.weight",
     "q": "self_attn.q_proj.weight",
@@ -154,18 +155,35 @@ def load(
     )
 
 
+def owns_trunk(path: str | os.PathLike) -> bool:
+    """Whether a critic's directory holds a backbone, not value heads only."""
+    stored = json.loads((Path(path) / "config.json").read_text())
+    return stored.get("architectures") != HEADS_ONLY
+
+
 def load_critic(
     path: str | os.PathLike,
     config: LMConfig,
     *,
     dtype: Any = jnp.float32,
     shardings: qwen.Params | None = None,
+    trunk: bool = True,
 ) -> qwen.Params:
-    """Reads a critic; from a plain language model, with value heads of zero."""
+    """Reads a critic; from a plain language model, with value heads of zero.
+
+    Args:
+      path: its directory.
+      config: the trunk's shape.
+      dtype: of the weights in memory.
+      shardings: see `load`.
+      trunk: read the backbone, too; without it the directory may hold heads only.
+    """
     tensors = open_tensors(path)
+    if not trunk:
+        tensors = {k: v for k, v in tensors.items() if k.startswith("value_head.")}
     tensors.setdefault("value_head.weight", np.zeros((3, config.width), np.float32))
     tensors.setdefault("value_head.bias", np.zeros((3,), np.float32))
-    leaves = heads.abstract(config)
+    leaves = heads.abstract(config, trunk=trunk)
     return fill(tensors, config, leaves, dtype, shardings, {"lm_head.weight"})
 
 
@@ -226,8 +244,9 @@ def save(
 ) -> None:
     """Writes a directory that `load` and `transformers` read.
 
-    One tensor at a time is brought to the host. A critic (a tree with a trunk) is
-    written as its trunk with two more tensors, `value_head.weight` and `.bias`.
+    One tensor at a time is brought to the host. A critic (a tree with value heads) is
+    written as its trunk, if it has one, with two more tensors, `value_head.weight`
+    and `.bias`.
 
     Args:
       path: the directory; made if it is not there.
@@ -239,8 +258,10 @@ def save(
     """
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    is_critic = "trunk" in params
-    leaves = heads.abstract(config) if is_critic else qwen.abstract(config)
+    is_critic, trunk = "value" in params, "trunk" in params
+    leaves = qwen.abstract(config)
+    if is_critic:
+        leaves = heads.abstract(config, trunk=trunk)
     flat = {p[-1].key: leaf for p, leaf in jax.tree.leaves_with_path(params)}
 
     def fetch(tensor: Tensor):
@@ -276,7 +297,8 @@ def save(
         file.unlink()
     stored = config.to_hf() | {"torch_dtype": str(jnp.dtype(dtype))}
     if is_critic:
-        stored |= {"architectures": ["Critic"], "tie_word_embeddings": True}
+        name = ["Critic"] if trunk else HEADS_ONLY
+        stored |= {"architectures": name, "tie_word_embeddings": True}
     write_json(path / "config.json", stored)
     for name in TOKENIZER_FILES if tokenizer is not None else ():
         if (Path(tokenizer) / name).is_file():

@@ -1,0 +1,121 @@
+"""Where a run's state lies: one device, or a mesh that was checked beforehand."""
+
+import functools
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from hiper_jax import lm
+from hiper_jax import update as learning
+from hiper_jax.experiments import agent as agents
+from hiper_jax.experiments import config as configs
+from hiper_jax.experiments.agent import Agent
+from hiper_jax.experiments.shapes import shapes_of
+from hiper_jax.lm import sharding, weights
+
+
+def lay_out(directory, config: configs.Train) -> Any:
+    """Makes the mesh of a run whose model lies in `directory`; None for one device.
+
+    Raises:
+      ValueError: the devices, the model or the chunk do not fit it.
+    """
+    mesh = config.mesh
+    if mesh.size == 1:
+        return None
+    laid = sharding.make_mesh(mesh.data, mesh.fsdp, mesh.tensor)
+    model = weights.read_config(directory)
+    sharding.shardings(lm.abstract(model), laid)
+    rows = shapes_of(config.reading, config.episodes, config.world.max_turns).rows[0]
+    check_chunk(min(config.learn.chunk, rows), laid)
+    return laid
+
+
+def check_chunk(chunk: int, mesh: Any) -> None:
+    """Raises ValueError where devices would hold unequal parts of a chunk."""
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if chunk % ways:
+        raise ValueError(
+            f"learn.chunk is {chunk} turns, which data x fsdp = {ways} does not "
+            f"divide; set --learn.chunk to {-(-chunk // ways) * ways}"
+        )
+
+
+def fresh_state(agent: Agent, actor, critic, actor_tx, critic_tx, key):
+    """A state at step 0, every part of it where it belongs.
+
+    Under bfloat16 the reference is kept as it is read, in half the bytes.
+    """
+
+    init = functools.partial(_init, agent, actor_tx, critic_tx)
+    if agent.mesh is None:
+        # Placed as a whole, as the update returns it: one program, not two.
+        return jax.device_put(init(actor, critic, key), jax.devices()[0])
+    places = state_places(agent, jax.eval_shape(init, actor, critic, key))
+    return jax.jit(init, out_shardings=places, donate_argnums=(0, 1))(
+        actor, critic, key
+    )
+
+
+def state_places(agent: Agent, state: Any) -> learning.TrainState:
+    """Shardings of a state on the agent's mesh, given its arrays or their shapes."""
+    actor, critic = (
+        functools.partial(sharding.state_shardings, leaves=leaves, mesh=agent.mesh)
+        for leaves in agent.leaves
+    )
+    everywhere = NamedSharding(agent.mesh, PartitionSpec())
+    return learning.TrainState(
+        step=everywhere,
+        actor=actor(state.actor),
+        critic=critic(state.critic),
+        reference=actor(state.reference),
+        actor_opt=actor(state.actor_opt),
+        critic_opt=critic(state.critic_opt),
+        key=everywhere,
+    )
+
+
+def compiled_update(agent: Agent, actor_tx, critic_tx, settings, **options: Any):
+    """The agent's update, ready to be given a state from `fresh_state`.
+
+    Args:
+      agent: the networks and where they lie.
+      actor_tx, critic_tx: optimizers.
+      settings: of the update.
+      **options: of `make_update`.
+    """
+    update = learning.make_update(
+        agents.score(agent),
+        agents.read_values(agent),
+        actor_tx,
+        critic_tx,
+        settings,
+        joint=agents.joint(agent),
+        complete=agents.complete(agent),
+        **options,
+    )
+    if agent.mesh is None:
+        return learning.compile_update(update)
+    everywhere = NamedSharding(agent.mesh, PartitionSpec())
+    state = abstract_state(agent, actor_tx, critic_tx)
+    places = (state_places(agent, state), everywhere, everywhere)
+    return learning.compile_update(update, places=places)
+
+
+def abstract_state(agent: Agent, actor_tx, critic_tx) -> learning.TrainState:
+    """Shapes and types of a fresh state, without places."""
+    actor, critic = (
+        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"), leaves)
+        for leaves in agent.leaves
+    )
+    key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
+    init = functools.partial(_init, agent, actor_tx, critic_tx)
+    return jax.eval_shape(init, actor, critic, key)
+
+
+def _init(agent: Agent, actor_tx, critic_tx, actor, critic, key):
+    reference = None
+    if agent.config.dtype == "bfloat16":
+        reference = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), actor)
+    return learning.init(actor, critic, actor_tx, critic_tx, key, reference)
