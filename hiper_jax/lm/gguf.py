@@ -4,6 +4,7 @@ A GGUF file is one file with metadata, tokenizer and tensors in blocks of 32 wei
 Format: the ggml project's `docs/gguf.md`; block layouts: its `ggml-common.h`.
 """
 
+import importlib.util
 import os
 import struct
 from collections.abc import Callable
@@ -90,6 +91,30 @@ class Tensor(NamedTuple):
         stored = FORMATS[self.kind]
         blocks = np.ascontiguousarray(self.raw).reshape(-1, stored.size)
         return stored.decode(blocks).reshape(self.shape)
+
+
+def locate(source: str) -> Path:
+    """Finds a GGUF file by its path, or by the name of an installed package.
+
+    A package is only looked into, never imported.
+
+    Raises:
+      FileNotFoundError: if neither is there.
+      ValueError: if a package holds several.
+    """
+    if Path(source).is_file():
+        return Path(source)
+    spec = importlib.util.find_spec(source) if source.isidentifier() else None
+    folders = (spec and spec.submodule_search_locations) or []
+    found = sorted(file for folder in folders for file in Path(folder).glob("*.gguf"))
+    if not found:
+        raise FileNotFoundError(
+            f"There is no file {source}, nor an installed package of that name that "
+            "holds a .gguf file."
+        )
+    if len(found) > 1:
+        raise ValueError(f"{source} holds several GGUF files; name one: {found}.")
+    return found[0]
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -211,6 +236,11 @@ def convert(
         part = name.split(".")[-2]
         return _halves(array, heads[part]) if part in heads else array
 
+    ends = {
+        f"{role}_token_id": fields[f"tokenizer.ggml.{theirs}_token_id"]
+        for role, theirs in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))
+        if f"tokenizer.ggml.{theirs}_token_id" in fields
+    }
     target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
     safetensors.write_file(
@@ -220,13 +250,9 @@ def convert(
     )
     weights.write_json(
         target / "config.json",
-        config.to_hf()
-        | {
-            "torch_dtype": str(jnp.dtype(dtype)),
-            "bos_token_id": fields.get("tokenizer.ggml.bos_token_id"),
-            "eos_token_id": fields.get("tokenizer.ggml.eos_token_id"),
-        },
+        config.to_hf() | {"torch_dtype": str(jnp.dtype(dtype))} | ends,
     )
+    weights.write_json(target / "generation_config.json", ends)
     _write_tokenizer(fields, target)
     return config
 

@@ -1,6 +1,16 @@
-"""Log-probabilities and entropies of given tokens, without whole rows of logits."""
+"""Log-probabilities and entropies of given tokens, without whole rows of logits.
+
+With z = logits / temperature, p = softmax(z), its entropy H and the target y:
+
+    log p(y) = z(y) - logsumexp z           d log p(y) / dz = onehot(y) - p
+    H        = - sum p log p                d H / dz        = - p (log p + H)
+
+The gradient is written out, so that it holds one chunk of logits at a time, multiplies
+matrices of the compute type only, and adds up the head's gradient in float32.
+"""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,14 +51,15 @@ def log_prob_and_entropy(
     """Scores tokens under softmax(logits / temperature), a chunk at a time.
 
     At most `chunk` rows of V logits exist at once, in the forward pass and in the
-    gradient, which computes them a second time.
+    gradient, which computes them a second time. A chunk without targets is skipped:
+    rows [N, R] are cut by position, so that room behind short responses costs nothing.
 
     Args:
       params: weights.
       config: the shape of the model; static.
       hidden: [..., D] states before the tokens, see `response_hidden`.
-      targets: [...] int32 tokens to score; any valid id on padding.
-      temperature: above 0, of the sampling distribution.
+      targets: [...] int32 tokens to score; below 0 on padding, which may score 0.
+      temperature: above 0, of the sampling distribution; no gradient flows to it.
       chunk: states per chunk, over all devices.
       constrain: places a chunk, see `qwen.forward`.
 
@@ -61,35 +72,131 @@ def log_prob_and_entropy(
             f"hidden {hidden.shape} and targets {targets.shape} must agree but for "
             "the last axis of hidden; pass one state per target."
         )
+    head = params["embed"] if config.tied else params["head"]
+    shape, total = targets.shape, targets.size
+    if targets.ndim == 2 and shape[0] <= chunk:
+        rows, positions = shape
+    else:
+        # Neighbours go to different chunks: where rows are sharded over devices, every
+        # device then holds an equal part of every chunk.
+        positions = -(-total // chunk)
+        rows = -(-total // positions)
+    count = -(-positions // max(chunk // rows, 1))
+    each = -(-positions // count)
 
+    def cut(x: Array, fill: int) -> Array:
+        """[..., *rest] -> [count, rows * each, *rest]."""
+        rest = x.shape[len(shape) :]
+        x = x.reshape(total, *rest)
+        x = _pad(x, 0, rows * positions, fill).reshape(rows, positions, *rest)
+        x = _pad(x, 1, count * each, fill).reshape(rows, count, each, *rest)
+        return x.swapaxes(0, 1).reshape(count, rows * each, *rest)
+
+    def join(y: Array) -> Array:
+        y = y.reshape(count, rows, each).swapaxes(0, 1)
+        y = y.reshape(rows, count * each)[:, :positions]
+        return y.reshape(-1)[:total].reshape(shape)
+
+    scale = 1 / jnp.asarray(temperature, jnp.float32)
+    scores = _score(constrain, head, cut(hidden, 0), cut(targets, -1), scale)
+    return join(scores[0]), join(scores[1])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _score(constrain, head: Array, hidden: Array, targets: Array, scale: Array):
+    """`log_prob_and_entropy` of chunks.
+
+    Args:
+      constrain: as there.
+      head: [V, D].
+      hidden: [chunks, S, D].
+      targets: [chunks, S] int32.
+      scale: [] float32, 1 / temperature.
+
+    Returns:
+      log-probability and entropy, [chunks, S] each.
+    """
+    return _forward(constrain, head, hidden, targets, scale)[0]
+
+
+def _forward(constrain, head, hidden, targets, scale):
     place = constrain or (lambda x, axes: x)
+    narrow = place(head.astype(hidden.dtype), ("vocab", None))
 
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def score(hidden, targets):
-        between = (None,) * (hidden.ndim - 2)
-        hidden = place(hidden, ("rows", *between, None))
-        logits = qwen.logits(params, config, hidden, constrain) / temperature
-        logits = place(logits, ("rows", *between, "vocab"))
-        normaliser = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-        log_prob = logits - normaliser
-        entropy = -jnp.sum(jnp.exp(log_prob) * log_prob, axis=-1)
-        return pick(log_prob, targets), entropy
+    def score(i, out):
+        z = _logits(place, narrow, hidden[i], scale)
+        normaliser = jax.nn.logsumexp(z, axis=-1)
+        log_p = z - normaliser[..., None]
+        entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+        return _put(out, i, (pick(log_p, targets[i]), entropy, normaliser))
 
-    total = targets.size
-    if total <= chunk:
-        return score(hidden, targets)
-    # Neighbours go to different chunks: where rows are sharded over devices, every
-    # device then holds an equal part of every chunk.
-    count = -(-total // chunk)
-    size = -(-total // count)
-    hidden = jnp.pad(
-        hidden.reshape(total, -1), ((0, count * size - total), (0, 0))
-    ).reshape(size, count, -1)
-    flat = jnp.pad(targets.reshape(total), (0, count * size - total))
-    chunks = hidden.swapaxes(0, 1), flat.reshape(size, count).T
-    scores = jax.lax.map(lambda args: score(*args), chunks)
-    log_prob, entropy = (y.T.reshape(-1)[:total].reshape(targets.shape) for y in scores)
-    return log_prob, entropy
+    blank = (jnp.zeros(targets.shape, jnp.float32),) * 3
+    *scores, normaliser = jax.lax.fori_loop(0, _filled(targets), score, blank)
+    return tuple(scores), (head, hidden, targets, scale, scores[1], normaliser)
+
+
+def _backward(constrain, kept, gradients):
+    place = constrain or (lambda x, axes: x)
+    head, hidden, targets, scale, entropy, normaliser = kept
+    narrow = place(head.astype(hidden.dtype), ("vocab", None))
+
+    def add(i, sums):
+        by_head, by_hidden = sums
+        by_log_prob, by_entropy, h, log_z = (
+            x[i][..., None] for x in (*gradients, entropy, normaliser)
+        )
+        log_p = _logits(place, narrow, hidden[i], scale) - log_z
+        by_z = jnp.where(_is(log_p, targets[i]), by_log_prob, 0.0)
+        by_z -= jnp.exp(log_p) * (by_log_prob + by_entropy * (log_p + h))
+        by_z = place((by_z * scale).astype(hidden.dtype), ("rows", "vocab"))
+        back = jnp.einsum(
+            "sv,vd->sd", by_z, narrow, preferred_element_type=jnp.float32
+        ).astype(hidden.dtype)
+        more = jnp.einsum(
+            "sv,sd->vd", by_z, hidden[i], preferred_element_type=jnp.float32
+        )
+        by_head += place(more, ("vocab", None))
+        return by_head, _put(by_hidden, i, place(back, ("rows", None)))
+
+    blank = jnp.zeros(head.shape, jnp.float32), jnp.zeros_like(hidden)
+    by_head, by_hidden = jax.lax.fori_loop(0, _filled(targets), add, blank)
+    return by_head.astype(head.dtype), by_hidden, None, None
+
+
+_score.defvjp(_forward, _backward)
+
+
+def _logits(place, head: Array, hidden: Array, scale: Array) -> Array:
+    """Returns [S, V] float32 logits / temperature of [S, D] states."""
+    logits = jnp.einsum(
+        "sd,vd->sv",
+        place(hidden, ("rows", None)),
+        head,
+        preferred_element_type=jnp.float32,
+    )
+    return place(logits * scale, ("rows", "vocab"))
+
+
+def _filled(targets: Array) -> Array:
+    """Returns [] int32: chunks up to the last that holds a target."""
+    some = jnp.any(targets >= 0, axis=1)
+    return jnp.max(jnp.where(some, 1 + jnp.arange(len(targets)), 0))
+
+
+def _put(arrays: Any, i: Array, slices: Any) -> Any:
+    return jax.tree.map(lambda a, s: a.at[i].set(s), arrays, slices)
+
+
+def _is(x: Array, targets: Array) -> Array:
+    """[..., V] bool, true at the entry of x [..., V] that each target names."""
+    ids = jax.lax.broadcasted_iota(targets.dtype, x.shape, x.ndim - 1)
+    return ids == targets[..., None]
+
+
+def _pad(x: Array, axis: int, size: int, fill: int) -> Array:
+    widths = [(0, 0)] * x.ndim
+    widths[axis] = (0, size - x.shape[axis])
+    return jnp.pad(x, widths, constant_values=fill)
 
 
 def pick(log_prob: Array, targets: Array) -> Array:
@@ -98,5 +205,4 @@ def pick(log_prob: Array, targets: Array) -> Array:
     A masked sum, not a gather: its gradient is a select, and over a sharded V each
     device reads its own part.
     """
-    ids = jax.lax.broadcasted_iota(targets.dtype, log_prob.shape, log_prob.ndim - 1)
-    return jnp.sum(jnp.where(ids == targets[..., None], log_prob, 0.0), axis=-1)
+    return jnp.sum(jnp.where(_is(log_prob, targets), log_prob, 0.0), axis=-1)

@@ -1,4 +1,4 @@
-"""One function over many jobs on worker processes: in order, and no wait without end."""
+"""One function over many jobs on worker processes: in order, no endless wait."""
 
 import concurrent.futures
 import contextlib
