@@ -44,14 +44,12 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     train_games = worlds.manifest(config.world, folder, "train").games
     panels = {
         split: (worlds.spread(listed.games, number), listed.hash)
-        for split, number in (
-            ("valid_unseen", config.eval_episodes),
-            ("valid_seen", config.eval_seen_episodes),
-        )
-        if number
+        for split, number in worlds.panels(
+            config.world, config.eval_episodes, config.eval_seen_episodes
+        ).items()
         for listed in [worlds.manifest(config.world, folder, split)]
     }
-    agent, actor, critic = agents.load(config.model or configs.WARM_START)
+    agent, actor, critic = agents.load(configs.start_of(config))
     reader = agents.reader_of(agent, config.reading, config.world.environment)
     update, bind, fresh, shapes = build(config, agent)
     root_key = jax.random.key(config.seed)
@@ -90,8 +88,7 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
                     on_turn=watch.progress(f"evaluating {tag}, {split}"),
                 )
                 workdir.write_json(file, record)
-                won = sum(e["won"] for e in record["episodes"])
-                print(f"{tag} {split}: {won}/{len(games)} won")
+                print(f"{tag} {tables.summary(record)}")
 
         if int(state.step) == 0:
             examine("before")
@@ -154,7 +151,7 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
         agent,
         state.actor,
         state.critic,
-        tokenizer=config.model or configs.WARM_START,
+        tokenizer=configs.start_of(config),
     )
     tables.write(run)
     print(tables.render(run))
