@@ -12,7 +12,7 @@ usage: hiper COMMAND [flags]        hiper COMMAND --help explains every flag
 
   train PRESET         train an agent; presets: {presets}
   eval CHECKPOINT      play a fixed panel of games with a trained agent
-  play GAME            play a game yourself, in the terminal
+  play GAME            play a game yourself, in the terminal; or SHOP [GOAL]
   report RUN           write report.html of a run
   games make           make ALFWorld games on disk
   shop make            make a small WebShop on disk
@@ -167,8 +167,13 @@ def _eval(argv: list[str]) -> None:
 
 
 def _play(argv: list[str]) -> None:
-    game, argv = _word(argv, "play", "a game: a game.tw-pddl file or its folder")
+    game, argv = _word(
+        argv, "play", "a game: a game.tw-pddl file or its folder, or a shop's folder"
+    )
     path = pathlib.Path(game)
+    if any(path.glob("items_shuffle*.json")):
+        _play_shop(path, argv)
+        return
     if path.is_dir():
         found = sorted(path.glob("**/game.tw-pddl"))
         if not found:
@@ -182,6 +187,16 @@ def _play(argv: list[str]) -> None:
     from hiper_jax.experiments.play import play
 
     play(AlfWorld(max_turns=50), str(path))
+
+
+def _play_shop(folder: pathlib.Path, argv: list[str]) -> None:
+    from hiper_jax.act.envs import webshop
+    from hiper_jax.act.envs.webshop.protocol import list_goals
+    from hiper_jax.experiments.play import play
+
+    shop = webshop.load(folder)
+    goal = argv[0] if argv else list_goals(shop, "valid").games[0]
+    play(webshop.WebShop(shop), goal)
 
 
 def _report(argv: list[str]) -> None:
