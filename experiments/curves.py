@@ -40,6 +40,12 @@ _PLANS = (
         True,
     ),
     _Plan(
+        "score",
+        "Score",
+        "Mean score of an episode, which counts what was bought in part.",
+        (("score", ("rollout/score",)),),
+    ),
+    _Plan(
         "return",
         "Return",
         "Reward per episode as the environment gave it, unshaped.",
@@ -113,6 +119,8 @@ def draw(
     for plan in _PLANS:
         lines = [(label, _series(metrics, names)) for label, names in plan.lines]
         lines = [(label, xy) for label, xy in lines if len(xy[0])]
+        if plan.name == "score" and _all_or_nothing(metrics):
+            continue
         dots = _evaluated(rounds) if plan.name == "success" else {}
         if lines or dots:
             png = _lines(lines, dots, plan.percent)
@@ -121,6 +129,11 @@ def draw(
         caption = "Share of each iteration's seconds."
         pictures.append(Picture("time", "Where the time goes", caption, _times(timing)))
     return pictures
+
+
+def _all_or_nothing(metrics) -> bool:
+    """Whether the score says nothing beyond success."""
+    return all(m.get("rollout/score") == m.get("rollout/success") for m in metrics)
 
 
 def _series(records, names) -> tuple[np.ndarray, np.ndarray]:

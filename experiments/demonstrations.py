@@ -10,6 +10,8 @@ import numpy as np
 
 from hiper_jax.act.codec import Codec
 from hiper_jax.act.prompt import fit_prompt
+from hiper_jax.experiments import worlds
+from hiper_jax.experiments.config import World
 
 RESPONSE = (
     "<switch>{switch}</switch>{gap}"
@@ -26,11 +28,18 @@ class Row(NamedTuple):
 
 
 def play(
-    games: Sequence[str], *, noise: float, seed: int, max_turns: int, workers: int
+    games: Sequence[str],
+    world: World,
+    *,
+    noise: float,
+    seed: int,
+    workers: int,
 ):
     """Lets the expert play each game once; yields demonstrations in order."""
+    make_env, demonstrate = worlds.make_env(world), worlds.expert(world)
     jobs = [
-        (game, noise, seed * 1_000_003 + i, max_turns) for i, game in enumerate(games)
+        (game, make_env, demonstrate, noise, seed * 1_000_003 + i)
+        for i, game in enumerate(games)
     ]
     if workers <= 1:
         yield from map(_play, jobs)
@@ -56,17 +65,11 @@ def layouts(games: Sequence[str]):
 
 
 def _play(job):
-    from hiper_jax.act.envs.alfworld.expert import demonstrate
-    from hiper_jax.act.envs.alfworld.world import AlfWorld
-
-    game, noise, seed, max_turns = job
-    global _ENV
-    if _ENV is None:
-        _ENV = AlfWorld(max_turns=max_turns)
-    return demonstrate(_ENV, game, noise=noise, rng=random.Random(seed))
-
-
-_ENV = None
+    game, make_env, demonstrate, noise, seed = job
+    env = make_env()
+    demo = demonstrate(env, game, noise=noise, rng=random.Random(seed))
+    env.close()
+    return demo
 
 
 def texts(demo, *, style: str, mistakes: float, rng: random.Random):

@@ -1,5 +1,6 @@
 """`hiper eval`: a finished run, a checkpoint or a folder of weights plays games."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -11,7 +12,7 @@ from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import worlds
 from hiper_jax.experiments.evaluate import evaluate
 from hiper_jax.experiments.shapes import shapes_of
-from hiper_jax.experiments.tables import wilson
+from hiper_jax.experiments.tables import summary
 
 
 def examine(
@@ -24,19 +25,21 @@ def examine(
     slots: int,
     data: str,
     out: str,
+    preset: str = "quickstart",
 ) -> dict:
     """Plays a panel and writes its record.
 
     Args:
       checkpoint: a run's folder (its newest checkpoint, or its final model), or a
         folder of weights.
-      split: of the games.
+      split: of the games; empty: the first that the run itself is examined on.
       episodes: games, spread evenly over the sorted split; 0 plays all.
       temperature: of sampling.
       seed: of sampling.
       slots: environments at once.
       data: folder of games; empty: the run's.
       out: file for the record.
+      preset: whose settings a folder of weights is played with; a run has its own.
 
     Returns:
       The record.
@@ -45,7 +48,7 @@ def examine(
       FileNotFoundError, ValueError: nothing there, or of another shape.
     """
     folder = pathlib.Path(checkpoint)
-    config = configs.Train()
+    config = configs.preset(preset)
     if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
         record = json.loads((folder / "config.json").read_text())
         record.pop("provenance", None)
@@ -59,13 +62,15 @@ def examine(
             f"{folder} is neither a run nor a folder of weights: there is no "
             "config.json in it"
         )
-    place = data or worlds.games_folder(config.world)
-    listed = worlds.manifest(config.world, place, split)
+    world = dataclasses.replace(config.world, data=data or config.world.data)
+    worlds.check_data(world)
+    split = split or next(iter(worlds.panels(world, 1, 1)))
+    listed = worlds.manifest(world, worlds.games_folder(world), split)
     games = worlds.spread(listed.games, episodes or len(listed.games))
-    shapes = shapes_of(config.reading, 1, config.world.max_turns, slots)
+    shapes = shapes_of(config.reading, 1, world.max_turns, slots)
     bind = agents.sampler_of(agent, config.reading, shapes)
-    reader = agents.reader_of(agent, config.reading, config.world.environment)
-    with worlds.open_pool(config.world, slots) as pool:
+    reader = agents.reader_of(agent, config.reading, world.environment)
+    with worlds.open_pool(world, slots) as pool:
         record = evaluate(
             pool,
             bind,
@@ -77,17 +82,12 @@ def examine(
             step=step,
             temperature=temperature,
             seed=seed,
-            max_turns=config.world.max_turns,
+            max_turns=world.max_turns,
             manifest_hash=listed.hash,
         )
     file = pathlib.Path(out or f"eval-{split}.json")
     workdir.write_json(file, record)
-    won = sum(e["won"] for e in record["episodes"])
-    low, high = wilson(won, len(games))
-    print(
-        f"{split}: {won}/{len(games)} won, {100 * won / len(games):.1f} % "
-        f"(95 % interval {100 * low:.1f} to {100 * high:.1f}), after {step} updates"
-    )
+    print(f"{summary(record)}, after {step} updates")
     print(f"record: {file}")
     return record
 
@@ -96,7 +96,7 @@ def newest(run: pathlib.Path, config: configs.Train):
     """The agent of a run with the weights of its newest checkpoint."""
     from hiper_jax.experiments.train import build
 
-    agent, actor, critic = agents.load_for(config.model or configs.WARM_START, config)
+    agent, actor, critic = agents.load_for(configs.start_of(config), config)
 
     _, _, fresh, _ = build(config, agent)
     like = fresh(actor, critic, jax.random.key_data(jax.random.key(config.seed)))

@@ -12,12 +12,12 @@ usage: hiper COMMAND [flags]        hiper COMMAND --help explains every flag
 
   train PRESET         train an agent; presets: {presets}
   eval CHECKPOINT      play a fixed panel of games with a trained agent
-  play GAME            play a game yourself, in the terminal
+  play GAME            play a game yourself, in the terminal; or SHOP [GOAL]
   report RUN           write report.html of a run
   games make           make ALFWorld games on disk
   shop make            make a small WebShop on disk
   models import GGUF   turn a GGUF file into a Hugging Face directory
-  warmstart            make the small agent that `train quickstart` starts from
+  warmstart [webshop]  make the small agent that a quickstart starts from
   bench NAME           measure; names: {benches}
   variance             the variance of HAE's gradient, exactly and by sampling
 """
@@ -61,8 +61,9 @@ class ShopMake:
 class Eval:
     """Plays a fixed panel of games, each once."""
 
-    split: str = "valid_unseen"
-    """train, valid_seen or valid_unseen."""
+    split: str = ""
+    """train, valid_seen or valid_unseen; of a shop train or valid. Empty: valid_unseen
+    or valid."""
     episodes: int = 0
     """Games; 0 plays all of the split."""
     temperature: float = 0.4
@@ -75,6 +76,8 @@ class Eval:
     """Folder with games; empty: the games of the run the checkpoint belongs to."""
     out: str = ""
     """File for the record; empty: eval-SPLIT.json in the current folder."""
+    preset: str = "quickstart"
+    """Whose settings a folder of weights is played with; a run has its own."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -130,9 +133,12 @@ def _train(argv: list[str]) -> None:
 
 
 def _warmstart(argv: list[str]) -> None:
-    from hiper_jax.experiments.warmstart import WarmStart, warmstart
+    from hiper_jax.experiments.warmstart import WarmStart, start, warmstart
 
-    warmstart(_flags(WarmStart, argv, "hiper warmstart"))
+    world = "alfworld"
+    if argv and not argv[0].startswith("-"):
+        world, argv = argv[0], argv[1:]
+    warmstart(_flags(WarmStart, argv, f"hiper warmstart {world}", start(world)))
 
 
 def _games_make(argv: list[str]) -> None:
@@ -161,8 +167,13 @@ def _eval(argv: list[str]) -> None:
 
 
 def _play(argv: list[str]) -> None:
-    game, argv = _word(argv, "play", "a game: a game.tw-pddl file or its folder")
+    game, argv = _word(
+        argv, "play", "a game: a game.tw-pddl file or its folder, or a shop's folder"
+    )
     path = pathlib.Path(game)
+    if any(path.glob("items_shuffle*.json")):
+        _play_shop(path, argv)
+        return
     if path.is_dir():
         found = sorted(path.glob("**/game.tw-pddl"))
         if not found:
@@ -176,6 +187,16 @@ def _play(argv: list[str]) -> None:
     from hiper_jax.experiments.play import play
 
     play(AlfWorld(max_turns=50), str(path))
+
+
+def _play_shop(folder: pathlib.Path, argv: list[str]) -> None:
+    from hiper_jax.act.envs import webshop
+    from hiper_jax.act.envs.webshop.protocol import list_goals
+    from hiper_jax.experiments.play import play
+
+    shop = webshop.load(folder)
+    goal = argv[0] if argv else list_goals(shop, "valid").games[0]
+    play(webshop.WebShop(shop), goal)
 
 
 def _report(argv: list[str]) -> None:

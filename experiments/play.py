@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hiper_jax.act.envs.env import Env
+from hiper_jax.act.envs.env import Env, accepts
 
 HELP = """\
 Type the number of an action, or the action itself (its beginning will do).
@@ -98,6 +98,8 @@ def _named(line: str, actions: Sequence[str], write) -> str:
     found = exact or [a for a in actions if a.lower().startswith(word)]
     if len(found) == 1:
         return found[0]
+    if accepts(actions, word):
+        return word
     write("(not one of the listed actions; sent as you typed it)")
     return line
 

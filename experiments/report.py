@@ -141,6 +141,9 @@ def _tiles(metrics, timing, rows: Sequence[tables.Row]) -> str:
             low, high = ends[-1].interval
             interval = f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
             tiles.append((shares, f"won on {row.split.replace('_', ' ')}; {interval}"))
+            if all(r.points is not None for r in ends):
+                scores = " → ".join(f"{r.score:.3f}" for r in ends)
+                tiles.append((scores, f"mean score on {row.split.replace('_', ' ')}"))
     if metrics:
         last = metrics[-1]
         tiles.append((number(last["step"]), "iterations"))
@@ -189,11 +192,15 @@ def _rate(when: str, rate: tables.Rate | None) -> str:
     return (
         f'<td class="rate" data-when="{when}">{100 * rate.share:.1f} % '
         f'<span class="soft">{rate.won}/{rate.games}, {100 * low:.0f} to '
-        f"{100 * high:.0f}</span>"
+        f"{100 * high:.0f}{_score(rate)}</span>"
         f'<span class="span"><i style="left:{100 * low:.1f}%;'
         f'width:{100 * (high - low):.1f}%"></i>'
         f'<b style="left:{100 * rate.share:.1f}%"></b></span></td>'
     )
+
+
+def _score(rate: tables.Rate) -> str:
+    return "" if rate.points is None else f"; score {rate.score:.3f}"
 
 
 def _change(row: tables.Row) -> str:

@@ -5,7 +5,7 @@ import io
 import json
 import math
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hiper_jax import workdir
@@ -20,11 +20,17 @@ class Rate(NamedTuple):
 
     won: int
     games: int
+    points: float | None = None  # sum of the games' scores, where they can be partial
 
     @property
     def share(self) -> float:
         """In [0, 1]."""
         return self.won / self.games
+
+    @property
+    def score(self) -> float | None:
+        """The mean score, in [0, 1]."""
+        return None if self.points is None else self.points / self.games
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -36,6 +42,7 @@ class Rate(NamedTuple):
         return (
             f"{100 * self.share:.1f} % [{100 * low:.1f}, {100 * high:.1f}] "
             f"{self.won}/{self.games}"
+            + ("" if self.points is None else f" score {self.score:.3f}")
         )
 
 
@@ -129,12 +136,29 @@ def success_table(
     return rows
 
 
-def _counts(episodes: Iterable[Mapping[str, Any]]) -> dict[str, Rate]:
+def summary(record: Mapping[str, Any]) -> str:
+    """An evaluation in a line."""
+    rate = _counts(record["episodes"])[OVERALL]
+    low, high = rate.interval
+    return (
+        f"{record['split']}: {rate.won}/{rate.games} won, {100 * rate.share:.1f} % "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
+        + ("" if rate.points is None else f", mean score {rate.score:.3f}")
+    )
+
+
+def _counts(episodes: Sequence[Mapping[str, Any]]) -> dict[str, Rate]:
+    # Where a game is only won or not, its score says nothing more.
+    partial = any(e.get("score", e["won"]) != e["won"] for e in episodes)
     counts: dict[str, Rate] = {}
     for episode in episodes:
         for kind in (OVERALL, episode["task_type"]):
-            won, games = counts.get(kind, (0, 0))
-            counts[kind] = Rate(won + bool(episode["won"]), games + 1)
+            won, games, points = counts.get(kind, (0, 0, 0.0))
+            counts[kind] = Rate(
+                won + bool(episode["won"]),
+                games + 1,
+                points + episode["score"] if partial else None,
+            )
     return counts
 
 
@@ -211,6 +235,9 @@ def to_records(rows: Iterable[Row]) -> list[dict[str, Any]]:
                 f"{name}_share": round(rate.share, 6) if rate else None,
                 f"{name}_low": round(low, 6) if rate else None,
                 f"{name}_high": round(high, 6) if rate else None,
+                f"{name}_score": round(rate.score, 6)
+                if rate and rate.points is not None
+                else None,
             }
         records.append(record)
     return records

@@ -3,7 +3,7 @@
 import json
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 END, PAD = "<|im_end|>", "<|pad|>"
 TAGS = [
@@ -37,9 +37,46 @@ PHRASES = [
     "subgoal:",
     "can:",
 ]
+# The same for a shop's pages and instructions.
+SHOP_PHRASES = [
+    "task: ",
+    "\ndid: click[",
+    "\ndid: search[",
+    "\nnow: ",
+    "\nsubgoal: ",
+    "click[",
+    "search[",
+    "webshop\nsearch",
+    "back to search\n",
+    "< prev\n",
+    "\nnext >\n",
+    "page 1 (total results: ",
+    "\nprice: $",
+    "\n$",
+    " to $",
+    "\nrating: n.a.\ndescription\nfeatures\nreviews\nbuy now",
+    "buy now",
+    "back to search",
+    "< prev",
+    ", and price lower than ",
+    ".00 dollars",
+    ", and ",
+    " with ",
+    "find me ",
+    "show me ",
+    "i need ",
+    "i want ",
+]
 
 
-def train_tokenizer(texts: Iterable[str], directory, *, vocab_size: int) -> None:
+def train_tokenizer(
+    texts: Iterable[str],
+    directory,
+    *,
+    vocab_size: int,
+    phrases: Sequence[str] = PHRASES,
+    names: Sequence[str] = (),
+) -> None:
     """Trains byte-pair merges and writes `tokenizer.json` and its settings.
 
     Words keep their leading space, numbers stand alone, and the six tags are single
@@ -49,29 +86,33 @@ def train_tokenizer(texts: Iterable[str], directory, *, vocab_size: int) -> None
       texts: prompts and responses as the agent will see them.
       directory: where the two files go.
       vocab_size: tokens in all, special ones included.
+      phrases: never cut before merging, so that each may become one token.
+      names: each is one token, like the tags.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models
     from tokenizers import pre_tokenizers as pre
     from tokenizers.trainers import BpeTrainer
 
     words = r" ?[A-Za-z]+| ?[0-9]+|[^A-Za-z0-9]"
-    phrases = "|".join(re.escape(phrase) for phrase in PHRASES)
+    whole = "|".join(re.escape(phrase) for phrase in phrases)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre.Sequence(
         [
-            pre.Split(Regex(f"{phrases}|{words}"), "isolated"),
+            pre.Split(Regex(f"{whole}|{words}"), "isolated"),
             pre.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
-        vocab_size=vocab_size - len(TAGS),
+        vocab_size=vocab_size - len(TAGS) - len(names),
         special_tokens=[PAD, END],
         initial_alphabet=pre.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
+    tokenizer.add_tokens(
+        [AddedToken(text, normalized=False) for text in (*TAGS, *names)]
+    )
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(directory / "tokenizer.json"))

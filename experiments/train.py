@@ -38,7 +38,7 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     began = time.monotonic()
     configs.check(config)
     worlds.check_data(config.world)
-    model = config.model or configs.WARM_START
+    model = configs.start_of(config)
     mesh = placement.lay_out(model, config)
     run = pathlib.Path(config.out or f"runs/{name}-{config.seed}")
     check_folder(run, config)
@@ -46,11 +46,9 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     train_games = worlds.manifest(config.world, folder, "train").games
     panels = {
         split: (worlds.spread(listed.games, number), listed.hash)
-        for split, number in (
-            ("valid_unseen", config.eval_episodes),
-            ("valid_seen", config.eval_seen_episodes),
-        )
-        if number
+        for split, number in worlds.panels(
+            config.world, config.eval_episodes, config.eval_seen_episodes
+        ).items()
         for listed in [worlds.manifest(config.world, folder, split)]
     }
     agent, actor, critic = agents.load_for(model, config, mesh)
@@ -94,8 +92,7 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
                     on_turn=watch.progress(f"evaluating {tag}, {split}"),
                 )
                 workdir.write_json(file, record)
-                won = sum(e["won"] for e in record["episodes"])
-                print(f"{tag} {split}: {won}/{len(games)} won")
+                print(f"{tag} {tables.summary(record)}")
 
         def keep():
             if workdir.latest_step(run) != int(state.step):

@@ -1,4 +1,4 @@
-"""`hiper warmstart`: the small agent that reinforcement learning starts from.
+"""`hiper warmstart`: the small agents that reinforcement learning starts from.
 
 Games -> the expert's demonstrations -> tokenizer -> imitation -> a critic fitted to the
 imitator's own episodes. Everything follows from the settings and the seed.
@@ -9,6 +9,7 @@ import pathlib
 import random
 import shutil
 import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -23,10 +24,17 @@ from hiper_jax.act.rollout import rollout
 from hiper_jax.act.stack import stack
 from hiper_jax.experiments import agent as agents
 from hiper_jax.experiments import demonstrations, worlds
-from hiper_jax.experiments.config import OURS, Reading, Train, World
+from hiper_jax.experiments.config import (
+    OURS,
+    SHOP_READING,
+    SMALL_SHOP,
+    Reading,
+    Train,
+    World,
+)
 from hiper_jax.experiments.imitate import imitate
 from hiper_jax.experiments.shapes import shapes_of
-from hiper_jax.experiments.tokenizer import train_tokenizer
+from hiper_jax.experiments.tokenizer import PHRASES, SHOP_PHRASES, train_tokenizer
 from hiper_jax.lm import heads
 
 
@@ -39,7 +47,8 @@ class WarmStart:
     world: World = World()
     reading: Reading = Reading()
     practice_worlds: int = 8
-    """Sets of games made for demonstrations alone, each as large as `world.train`."""
+    """Sets of games made for demonstrations alone, each as large as `world.train`; in a
+    shop, where the training goals are shown, how often each of them."""
     noise: float = 0.15
     """How often chance plays in a demonstration, and the expert has to recover."""
     mistakes: float = 0.0
@@ -70,6 +79,25 @@ class WarmStart:
     """Of everything random."""
 
 
+def start(world: str) -> WarmStart:
+    """The settings of the warm starts that come with us.
+
+    Raises:
+      ValueError: there is none for that world.
+    """
+    if world == "alfworld":
+        return WarmStart()
+    if world == "webshop":
+        return WarmStart(
+            out="runs/warmstart-webshop",
+            world=SMALL_SHOP,
+            reading=SHOP_READING,
+            practice_worlds=2,
+            vocab_size=1536,
+        )
+    raise ValueError(f"there is no warm start for {world!r}; alfworld or webshop")
+
+
 def warmstart(config: WarmStart) -> pathlib.Path:
     """Makes a warm start.
 
@@ -86,11 +114,17 @@ def warmstart(config: WarmStart) -> pathlib.Path:
     games = worlds.manifest(
         config.world, worlds.games_folder(config.world), "train"
     ).games
-    demos = practise(config)
+    demos = practise(config, games)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
+    shop = config.world.environment == "webshop"
     train_tokenizer(
-        _texts(demos, config.reading.style), partial, vocab_size=config.vocab_size
+        _texts(demos, config.reading.style),
+        partial,
+        vocab_size=config.vocab_size,
+        phrases=SHOP_PHRASES if shop else PHRASES,
+        # A made-up code says nothing in pieces; as one token it costs a tenth.
+        names=worlds.product_codes(config.world) if shop else (),
     )
     codec = load_codec(partial)
     rows = demonstrations.rows(
@@ -152,11 +186,14 @@ def warmstart(config: WarmStart) -> pathlib.Path:
     return out
 
 
-def practise(config: WarmStart) -> list:
-    """The expert plays games of other seeds, in rooms unlike the unseen split's."""
+def practise(config: WarmStart, games: Sequence[str]) -> list:
+    """The expert plays: a shop's training goals, else games made for it alone."""
+    if config.world.environment == "webshop":
+        return _demonstrations(config, list(games) * config.practice_worlds, set())
     unseen = worlds.manifest(
         config.world, worlds.games_folder(config.world), "valid_unseen"
     ).games
+    # Rooms unlike the unseen split's, in games of other seeds.
     held_out = set(demonstrations.layouts(unseen))
     games = []
     for i in range(config.practice_worlds):
@@ -164,12 +201,17 @@ def practise(config: WarmStart) -> list:
             config.world, seed=config.world.seed + 100 + i, seen=0, unseen=0
         )
         games += worlds.manifest(world, worlds.games_folder(world), "train").games
+    return _demonstrations(config, games, held_out)
+
+
+def _demonstrations(config: WarmStart, games: Sequence[str], held_out: set) -> list:
+    """Plays the games; leaves out those in rooms that are held out."""
     demos, won, same = [], 0, 0
     played = demonstrations.play(
         games,
+        dataclasses.replace(config.world, max_turns=config.world.max_turns + 20),
         noise=config.noise,
         seed=config.seed,
-        max_turns=config.world.max_turns + 20,
         workers=config.world.workers,
     )
     for n, demo in enumerate(played, start=1):
@@ -181,8 +223,8 @@ def practise(config: WarmStart) -> list:
         demos.append(demo)
         won += demo.won
     print(
-        f"\r{len(demos)} demonstrations, {won} won;"
-        f" {same} left out for a room like an unseen one"
+        f"\r{len(demos)} demonstrations, {won} won"
+        + (f"; {same} left out for a room like an unseen one" if held_out else "")
     )
     return demos
 

@@ -107,8 +107,11 @@ def say(step: int, total: int, metrics: dict[str, Any], timing: dict[str, float]
         name: 100 * timing[name] / timing["seconds"]
         for name in ("environment", "generation", "update")
     }
+    partial = metrics["rollout/score"] != metrics["rollout/success"]
+    score = f"  score {metrics['rollout/score']:.2f}" if partial else ""
     print(
         f"\riteration {step}/{total}  success {100 * metrics['rollout/success']:3.0f} %"
+        f"{score}"
         f"  turns {metrics['rollout/turns']:4.1f}"
         f"  switches {100 * metrics['policy/switch_rate']:2.0f} %"
         f"  kl {metrics['loss/kl']:.4f}  entropy {metrics['policy/entropy']:.3f}"

@@ -90,8 +90,10 @@ def _metrics(step, skill, rng):
     def near(value, spread=0.05):
         return value * (1 + spread * rng.normal())
 
+    success = min(1.0, near(skill, 0.1))
     return {
-        "rollout/success": min(1.0, near(skill, 0.1)),
+        "rollout/success": success,
+        "rollout/score": (1 + success) / 2,
         "rollout/return": near(skill),
         "rollout/turns": near(30 - 18 * skill),
         "rollout/valid_rate": min(1.0, near(0.9 + 0.1 * skill, 0.01)),

@@ -1,5 +1,7 @@
 """Games played by a scripted person."""
 
+import io
+
 import pytest
 
 from hiper_jax.experiments.play import play
@@ -139,3 +141,18 @@ def test_a_made_game_is_won_by_following_the_expert(tmp_path):
     assert any(line.startswith("Task: ") for line in shown)
     assert shown[-1].startswith("You won in ")
     assert "return of 10." in shown[-1]
+
+
+def test_a_search_is_typed_and_a_shop_is_left(capsys, monkeypatch, tmp_path):
+    from hiper_jax.act.envs.webshop.make import make_shop
+    from hiper_jax.experiments.main import main
+
+    shop = make_shop(tmp_path / "shop", products=20, seed=0)
+    monkeypatch.setattr("sys.stdin", io.StringIO("search[free]\nbuy\nquit\n"))
+    with pytest.raises(SystemExit) as stop:
+        main(["play", str(shop)])
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert "turn 1: search[free]" in said and "Total results" in said
+    # `buy` begins no action on a page of results.
+    assert said.count("(not one of the listed actions") == 1

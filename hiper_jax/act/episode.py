@@ -26,7 +26,7 @@ class Turn:
     switch: bool  # this turn starts a segment (turn 0 always does)
     said_switch: bool  # the response asked for a switch
     format_valid: bool  # the response has the three blocks in good form
-    action_valid: bool  # the action is one of `admissible`
+    action_valid: bool  # `admissible` has the action, or its form
     reward: float  # environment reward for this turn, unshaped
     shortened: bool = False  # the prompt had to be cut to fit
 

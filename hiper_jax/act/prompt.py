@@ -3,10 +3,26 @@
 Two wordings of one content. `full` explains the game and the three-block format to
 a pretrained model; `terse` is for small models trained from scratch, which learn
 the format from examples and for which every token is time.
+
+A shop's pages name everything that can be clicked, so its `terse` prompt lists no
+actions; it shows the page of now in lower case, a line for each text, without the
+instruction, and of the turns before only what was done:
+
+    task: find me gluten free honey, and price lower than 30.00 dollars
+    did: search[gluten free honey]
+    now: back to search
+    page 1 (total results: 12)
+    next >
+    b0k2p1x9qd
+    halden gluten free honey
+    $12.4
+    subgoal: find gluten free honey
 """
 
 import dataclasses
 from collections.abc import Callable, Sequence
+
+from hiper_jax.act.envs.webshop.pages import INSTRUCTION, SEPARATOR
 
 # Listing these again each turn would tell the agent nothing.
 HIDDEN_ACTIONS = ("help",)
@@ -34,6 +50,12 @@ task: {task}
 {history}now: {observation}
 subgoal: {subgoal}
 can: {actions}
+"""
+
+TERSE_SHOP = """\
+task: {task}
+{history}now: {page}
+subgoal: {subgoal}
 """
 
 
@@ -75,6 +97,13 @@ def build_prompt(
     """
     shown = list(history[-history_length:]) if history_length else []
     actions = [a for a in admissible if a not in HIDDEN_ACTIONS]
+    if style == "terse" and _in_shop(actions):
+        return TERSE_SHOP.format(
+            task=task.lower(),
+            history="".join(f"did: {a}\n" for _, a in shown),
+            page=_page(observation),
+            subgoal=subgoal or "none",
+        )
     if style == "terse":
         return TERSE.format(
             task=task,
@@ -140,6 +169,19 @@ def fit_prompt(
             break
         prompt, ids = attempt(pairs, text, actions)
     return Fitted(prompt, ids, shortened)
+
+
+def _in_shop(actions: Sequence[str]) -> bool:
+    return any(action.startswith(("click[", "search[")) for action in actions)
+
+
+def _page(text: str) -> str:
+    """A shop's page, a line for each text, without the instruction on top."""
+    texts = text.lower().split(SEPARATOR.lower())
+    if INSTRUCTION.lower() in texts:
+        at = texts.index(INSTRUCTION.lower())
+        del texts[at : at + 2]
+    return "\n".join(texts)
 
 
 def _flat(text: str) -> str:

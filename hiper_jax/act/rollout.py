@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from hiper_jax.act.codec import Codec
+from hiper_jax.act.envs.env import accepts
 from hiper_jax.act.episode import Episode, Turn
 from hiper_jax.act.format import read_response
 from hiper_jax.act.prompt import fit_prompt
@@ -177,7 +178,7 @@ class _Record:
                 switch=said_switch or not self.turns,
                 said_switch=said_switch,
                 format_valid=reply.valid,
-                action_valid=reply.action in self.info["admissible_actions"],
+                action_valid=accepts(self.info["admissible_actions"], reply.action),
                 reward=0.0,
                 shortened=self.fitted.shortened,
             )

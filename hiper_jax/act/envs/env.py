@@ -10,13 +10,15 @@ apart, as in Gymnasium:
 `info` is a dict with at least the keys
 
     task                 the task in words, a str
-    admissible_actions   list[str]; the actions the environment understands now
+    admissible_actions   list[str]; the actions the environment understands now; an
+                         entry `verb[<your what>]` stands for `verb[any text]`
     won                  bool
     task_type            str; the family of the task
     game                 str; names the task among others
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 Info = dict[str, Any]
@@ -42,3 +44,16 @@ class Env(Protocol):
 
 
 MakeEnv = Callable[[], Env]
+
+_OPEN = re.compile(r"(\w+\[)<your \w+>\]")
+
+
+def accepts(admissible: Sequence[str], action: str) -> bool:
+    """Whether an action is one of the admissible ones, or an instance of one."""
+    if action in admissible:
+        return True
+    verbs = [found[1] for entry in admissible if (found := _OPEN.fullmatch(entry))]
+    return any(
+        action.startswith(verb) and action.endswith("]") and action[len(verb) : -1]
+        for verb in verbs
+    )

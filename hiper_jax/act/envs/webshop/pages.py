@@ -11,6 +11,7 @@ from typing import NamedTuple
 from hiper_jax.act.envs.webshop.products import Product
 
 SEPARATOR = " [SEP] "
+INSTRUCTION = "Instruction:"  # the goal in words is the text after it
 PER_PAGE = 10
 BACK, PREVIOUS, NEXT = "Back to Search", "< Prev", "Next >"
 SUB_PAGES = ("Description", "Features", "Reviews")
@@ -31,7 +32,7 @@ class Page(NamedTuple):
 
 
 def search_page(instruction: str) -> Page:
-    texts = ["WebShop", "Instruction:", *_shown(instruction), "Search"]
+    texts = ["WebShop", INSTRUCTION, *_shown(instruction), "Search"]
     return Page(SEPARATOR.join(texts), ("search",), True)
 
 
@@ -90,7 +91,7 @@ def done_page(asin: str, options: dict[str, str], score: float) -> Page:
 
 
 def _head(instruction, *texts) -> list[str]:
-    return ["Instruction:", *_shown(instruction), *texts]
+    return [INSTRUCTION, *_shown(instruction), *texts]
 
 
 def _shown(text: str) -> list[str]:
