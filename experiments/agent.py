@@ -313,6 +313,7 @@ def sampler(
         return sample
 
     bind.programs = generate.programs
+    bind.lower = generate.lower
     return bind
 
 

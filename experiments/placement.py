@@ -76,6 +76,11 @@ def state_places(agent: Agent, state: Any) -> learning.TrainState:
     )
 
 
+def serving_places(agent: Agent) -> Any:
+    """Shardings of the weights to sample with, on the agent's mesh."""
+    return sharding.serving_shardings(agent.leaves[0], agent.mesh)
+
+
 def compiled_update(agent: Agent, actor_tx, critic_tx, settings, **options: Any):
     """The agent's update, ready to be given a state from `fresh_state`.
 

@@ -19,7 +19,7 @@ from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import placement, report, tables, watch, worlds
 from hiper_jax.experiments.evaluate import evaluate
 from hiper_jax.experiments.provenance import provenance
-from hiper_jax.experiments.shapes import shapes_of
+from hiper_jax.experiments.shapes import Shapes, shapes_of
 
 
 def train(config: configs.Train, name: str) -> pathlib.Path:
@@ -165,9 +165,9 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     return run
 
 
-def build(config: configs.Train, agent: agents.Agent):
+def build(config: configs.Train, agent: agents.Agent, shapes: Shapes | None = None):
     """Compiles nothing yet: the update, the sampler, a fresh state, the shapes."""
-    shapes = shapes_of(
+    shapes = shapes or shapes_of(
         config.reading, config.episodes, config.world.max_turns, config.slots
     )
     optimizers = [
