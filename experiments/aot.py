@@ -13,7 +13,7 @@ from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import placement
 from hiper_jax.experiments.agent import Agent, server
 from hiper_jax.experiments.shapes import Shapes, shapes_of
-from hiper_jax.experiments.train import build
+from hiper_jax.experiments.train import build, optimizers
 from hiper_jax.lm import LMConfig
 
 
@@ -37,6 +37,8 @@ def bare_agent(model: LMConfig, config: configs.Train, mesh: Any) -> Agent:
         remat=config.remat,
         shared=config.critic == "shared",
         trunk_gradient=config.trunk_gradient,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
     )
 
 
@@ -52,13 +54,8 @@ def lower_update(agent: Agent, config: configs.Train) -> Any:
         config.reading, config.episodes, config.world.max_turns, config.slots
     )
     shapes = shapes._replace(lengths=shapes.lengths[-1:])
-    update, _, fresh, shapes = build(config, agent, shapes)
-    actor, critic = (
-        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"), leaves)
-        for leaves in agent.leaves
-    )
-    key = jax.ShapeDtypeStruct((2,), jnp.uint32)
-    state = jax.eval_shape(fresh, actor, critic, key)
+    update, _, _, shapes = build(config, agent, shapes)
+    state = placement.abstract_state(agent, *optimizers(config))
     state = _at(state, placement.state_places(agent, state))
     batch = abstract_batch(shapes, config)
     return update.lower(state, _at(batch, _everywhere(agent)))
@@ -68,7 +65,7 @@ def lower_generation(agent: Agent, config: configs.Train) -> Any:
     """Lowers sampling for all slots at the longest prompt."""
     _, bind, _, shapes = build(config, agent)
     params = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"), agent.leaves[0]
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"), agent.served
     )
     serve = server(agent)
     served = jax.eval_shape(serve, params)

@@ -37,6 +37,8 @@ class Compile:
     """Which programs to compile."""
     critic: Literal["separate", "shared"] = "separate"
     """See hiper train --help."""
+    lora_rank: int = 0
+    """Rank of adapters, which are then all that is trained; 0: every weight is."""
     remat: Literal["none", "dots", "full"] = "full"
     """What a gradient computes again rather than keeps."""
     chunk: int = 64
@@ -81,6 +83,7 @@ def main(asked: Compile) -> None:
         hbm=asked.hbm or HBM.get(generation, 16.0),
         mesh=asked.mesh,
         critic=asked.critic,
+        lora_rank=asked.lora_rank,
         remat=asked.remat,
         chunk=asked.chunk,
         slots=asked.slots,
@@ -124,6 +127,7 @@ def published(asked: Compile) -> configs.Train:
         dtype="bfloat16",
         remat=asked.remat,
         critic=asked.critic,
+        lora_rank=asked.lora_rank,
         slots=asked.slots,
     )
 

@@ -27,6 +27,8 @@ class Plan:
     """How the devices are laid out; by default the best that fits is chosen."""
     critic: Literal["separate", "shared"] = "separate"
     """See hiper train --help."""
+    lora_rank: int = 0
+    """Rank of adapters, which are then all that is trained; 0: every weight is."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type that the networks compute in; trained weights are float32."""
     remat: Literal["none", "dots", "full"] = "full"
@@ -77,6 +79,8 @@ def check(asked: Plan) -> None:
     for name in ("devices", "chunk", "slots", "prompt", "response", "episodes"):
         if getattr(asked, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(asked, name)}")
+    if asked.lora_rank < 0:
+        raise ValueError(f"lora_rank must be at least 0, got {asked.lora_rank}")
     if asked.turns < 1 or not asked.hbm > 0:
         raise ValueError(
             f"turns and hbm must be above 0, got {asked.turns} and {asked.hbm}"
@@ -118,6 +122,7 @@ def job_of(asked: Plan) -> plan.Job:
         slots=asked.slots,
         remat=asked.remat,
         shared=asked.critic == "shared",
+        rank=asked.lora_rank,
     )
 
 
@@ -194,6 +199,8 @@ def knobs(
         yield "--dtype bfloat16", again(config=half, dtype="bfloat16")
     if asked.critic != "shared":
         yield "--critic shared", again(critic="shared")
+    if not asked.lora_rank:
+        yield "--lora-rank 16", again(lora_rank=16)
     ways = mesh["data"] * mesh["fsdp"]
     for chunk in (asked.chunk // 2, asked.chunk // 4):
         if chunk and chunk % ways == 0:

@@ -109,7 +109,7 @@ def test_cutting_and_remembering_less_cost_less():
 
     assert total({"fsdp": 8}) < total({"data": 8}) < total()
     assert total(remat="full") < total(remat="dots") < total(remat="none")
-    assert total(shared=True) < total() and total(chunk=16) < total()
+    assert total(rank=4) < total(shared=True) < total() and total(chunk=16) < total()
     assert total(config=dataclasses.replace(CONFIG, dtype="bfloat16")) < total()
 
 

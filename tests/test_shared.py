@@ -14,7 +14,7 @@ from test_update import SETTINGS, batch_of
 
 from hiper_jax import update as learning
 from hiper_jax.experiments import agent as agents
-from hiper_jax.experiments import placement
+from hiper_jax.experiments import placement, trained
 from hiper_jax.lm import weights
 
 FLOWS = 0.5
@@ -36,7 +36,7 @@ def program(agent, actor, critic, *txs, settings=ONCE):
             settings,
             length_buckets=(96,),
             joint=agents.joint(agent),
-            complete=agents.complete(agent),
+            complete=trained.complete(agent),
         ),
         donate=False,
     )

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hiper_jax.lm import heads, qwen, sharding
+from hiper_jax.lm import heads, lora, qwen, sharding
 from hiper_jax.lm.config import LMConfig
 
 Parts = dict[str, int]
@@ -33,6 +33,7 @@ class Job:
       slots: rows sampled at once.
       remat: see `qwen.forward`.
       shared: the critic is heads on the actor's trunk.
+      rank: of adapters, which are then all that is trained; 0: every weight is.
       head_chunk: states per chunk of the head, see `score.log_prob_and_entropy`.
     """
 
@@ -43,6 +44,7 @@ class Job:
     slots: int = 128
     remat: str = "full"
     shared: bool = False
+    rank: int = 0
     head_chunk: int = 1024
 
 
@@ -65,12 +67,17 @@ def tree_bytes(leaves: qwen.Params, mesh: Mapping[str, int], dtype: Any) -> int:
 
 def state(config: LMConfig, mesh: Mapping[str, int], job: Job) -> Parts:
     """Counts what stays on a device from one iteration to the next."""
-    trees = qwen.abstract(config), heads.abstract(config, trunk=not job.shared)
-    actor, critic = (tree_bytes(tree, mesh, "float32") for tree in trees)
+    model = qwen.abstract(config)
+    trained = lora.abstract(config, job.rank) if job.rank else model
+    own = not job.shared and not job.rank
+    valued = tree_bytes(heads.abstract(config, trunk=own), mesh, "float32")
+    actor = tree_bytes(trained, mesh, "float32")
+    critic = valued + (actor if job.rank and not job.shared else 0)
     return {
         "actor": actor,
         "critic": critic,
-        "reference": tree_bytes(trees[0], mesh, config.dtype),
+        # Under adapters it is also what they stand on.
+        "reference": tree_bytes(model, mesh, config.dtype),
         "optimizer": 2 * (actor + critic),  # Adam's two moments
     }
 
@@ -95,7 +102,7 @@ def update(config: LMConfig, mesh: Mapping[str, int], job: Job) -> Parts:
         "batch": job.rows * (4 * tokens + 12 * job.response),
         "kept activations": networks * c.depth * _kept(c, mesh, job) * here * size,
         "one layer": _layer(c, mesh) * here * size + _scores(c, mesh, rows, tokens),
-        "gathered weights": _gathered(c, mesh, networks),
+        "gathered weights": _gathered(c, mesh, 0 if job.rank else networks),
         "logits": _logits(c, mesh, job),
     }
     return parts | {"total": sum(parts.values())}
@@ -164,17 +171,17 @@ def _scores(c: LMConfig, mesh: Mapping[str, int], rows: int, tokens: int) -> int
     return 3 * 4 * rows * (c.num_heads // mesh.get("tensor", 1)) * block * tokens
 
 
-def _gathered(c: LMConfig, mesh: Mapping[str, int], networks: int) -> int:
+def _gathered(c: LMConfig, mesh: Mapping[str, int], tables: int) -> int:
     """Bytes of weights and gradients that are whole along fsdp for a while."""
     if mesh.get("fsdp", 1) == 1:
         return 0
     tensor = mesh.get("tensor", 1)
     table = c.vocab_size * c.width // tensor
-    # The gradient of each embedding, added up in float32 before devices share it out
-    # (the head's is the same array where they are tied); two layers, one of them being
-    # fetched.
+    # The gradient of each trained embedding, added up in float32 before devices share
+    # it out (the head's is the same array where they are tied); two layers, one of
+    # them being fetched.
     size = jnp.dtype(c.dtype).itemsize
-    return networks * 4 * table + 2 * _one_layer(c) // tensor * size
+    return tables * 4 * table + 2 * _one_layer(c) // tensor * size
 
 
 def _logits(c: LMConfig, mesh: Mapping[str, int], job: Job) -> int:
