@@ -109,7 +109,8 @@ def test_cutting_and_remembering_less_cost_less():
 
     assert total({"fsdp": 8}) < total({"data": 8}) < total()
     assert total(remat="full") < total(remat="dots") < total(remat="none")
-    assert total(rank=4) < total(shared=True) < total() and total(chunk=16) < total()
+    assert total(shared=True) < total() and total(chunk=16) < total()
+    assert total(rank=1) < total()
     assert total(config=dataclasses.replace(CONFIG, dtype="bfloat16")) < total()
 
 
@@ -190,6 +191,26 @@ def test_a_wrong_slice_is_one_line(capsys):
         return
     words = ("compile", "--model", "qwen2.5-0.5b", "--topology")
     assert "knows no slice" in fails(capsys, *words, "v5e:3x5x7")
+
+
+def test_compiling_keeps_one_line_per_program(capsys, monkeypatch, tmp_path):
+    """The table's arithmetic, on a program whose bytes are known: 64 in, 64 out."""
+    toy = jax.jit(jnp.negative).lower(jnp.zeros((16,), jnp.float32))
+    monkeypatch.setattr(plan, "topology", lambda name: jax.devices())
+    for name in ("lower_update", "lower_generation"):
+        monkeypatch.setattr(aot, name, lambda agent, config: toy)
+    table = tmp_path / "compile.csv"
+    for _ in range(2):
+        with pytest.raises(SystemExit) as stop:
+            main.main(
+                ["compile", "--model", "qwen2.5-0.5b", "--json", "--out", str(table)]
+            )
+        assert stop.value.code == 0
+    lines = [json.loads(x) for x in capsys.readouterr().out.splitlines()]
+    assert [x["program"] for x in lines] == ["update", "generation"] * 2
+    rows = table.read_text().splitlines()
+    assert len(rows) == 3 and rows[0].startswith("model,topology,mesh")
+    assert float(rows[1].split(",")[7]) == round(128 / 2**30, 3)
 
 
 def test_a_chunk_that_the_mesh_does_not_divide_is_named():
