@@ -155,8 +155,8 @@ def text(line: dict[str, Any], parts: dict[str, int], program: Any) -> str:
             "XLA, per device",
             plan.table(plan.compiled(program)),
             f"the plan differs by {line['difference_percent']:+.1f} %",
-            f"{line['flops']:.3g} FLOPs per device; a loop whose length is data "
-            "(chunks, minibatches, response tokens) is counted once",
+            f"{line['flops']:.3g} FLOPs per device; the body of a loop (layers in the "
+            "update, chunks, minibatches, response tokens) is counted once",
         )
     )
 
