@@ -19,7 +19,7 @@ from hiper_jax.act.rollout import Reader, Sampled
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments.config import Reading
 from hiper_jax.experiments.shapes import Shapes
-from hiper_jax.lm import heads, sharding, weights
+from hiper_jax.lm import heads, lora, sharding, weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +34,26 @@ class Agent:
     remat: str = "none"  # what gradients recompute, see `qwen.forward`
     shared: bool = False  # the critic is heads on the actor's trunk
     trunk_gradient: float = 0.1  # of the value loss, into a shared trunk
+    rank: int = 0  # of the adapters that are trained; 0: all weights are
+    alpha: float = 16.0  # strength of the adapters
 
     @property
     def leaves(self) -> tuple[Any, Any]:
-        """Abstract trees of the actor and of the critic."""
-        critic = heads.abstract(self.critic_config, trunk=not self.shared)
-        return lm.abstract(self.config), critic
+        """Abstract trees of what is trained of the actor and of the critic."""
+        own = not self.shared and not self.rank
+        critic = heads.abstract(self.critic_config, trunk=own)
+        if not self.rank:
+            return lm.abstract(self.config), critic
+        if not self.shared:
+            critic["adapter"] = lora.abstract(self.config, self.rank)
+        return lora.abstract(self.config, self.rank), critic
+
+    @property
+    def served(self) -> Any:
+        """Abstract tree of the weights to sample with."""
+        tree = lm.abstract(self.config)
+        adapter = lora.abstract(self.config, self.rank) if self.rank else {}
+        return tree | {"layers": tree["layers"] | adapter}
 
     def on_mesh(self) -> dict[str, Any]:
         """What the model's functions are given to place activations by."""
@@ -59,16 +73,19 @@ def load(
     remat: str = "none",
     shared: bool = False,
     trunk_gradient: float = 0.1,
+    rank: int = 0,
+    alpha: float = 16.0,
 ) -> tuple[Agent, Any, Any]:
     """Reads an actor, its tokenizer and its critic.
 
-    A directory without `critic/` gets a critic that starts from the actor's trunk.
+    A directory without `critic/` gets a critic that starts from the actor's trunk;
+    so does every critic that is adapters on it.
 
     Args:
       directory: see above.
       mesh: weights are read straight to their places on it; None: one device.
       dtype: of what is computed; weights are float32.
-      remat, shared, trunk_gradient: see `Agent`.
+      remat, shared, trunk_gradient, rank, alpha: see `Agent`.
 
     Returns:
       The agent, the actor's weights and the critic's.
@@ -86,7 +103,8 @@ def load(
         )
     source = directory / "critic"
     known = source.is_dir()
-    own = known and weights.owns_trunk(source) and not shared
+    bare = shared or rank > 0  # the critic is read as heads only
+    own = known and weights.owns_trunk(source) and not bare
     critic_config = weights.read_config(source, dtype=dtype) if own else config
     agent = Agent(
         config,
@@ -97,10 +115,13 @@ def load(
         remat=remat,
         shared=shared,
         trunk_gradient=trunk_gradient,
+        rank=rank,
+        alpha=alpha,
     )
     places = critic_places = None
     if mesh is not None:
-        places, critic_places = (sharding.shardings(t, mesh) for t in agent.leaves)
+        places = sharding.shardings(lm.abstract(config), mesh)
+        critic_places = sharding.shardings(heads.abstract(critic_config), mesh)
     actor = weights.load(directory, config, shardings=places)
     if own:
         critic = weights.load_critic(source, critic_config, shardings=critic_places)
@@ -114,7 +135,7 @@ def load(
     else:
         critic = heads.init(config, jax.random.key(0), trunk=False)
         critic = jax.device_put(critic, critic_places or jax.devices()[0])
-    if not shared:
+    if not bare:
         trunk = {k: v for k, v in actor.items() if k != "head"}
         critic["trunk"] = jax.tree.map(jax.numpy.copy, trunk)
     return agent, actor, critic
@@ -131,6 +152,8 @@ def load_for(
         remat=config.remat,
         shared=config.critic == "shared",
         trunk_gradient=config.trunk_gradient,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
     )
 
 
@@ -180,7 +203,6 @@ def score(agent: Agent):
     read = states_of(agent)
 
     def apply(params, tokens, start, targets, temperature):
-        params = held(agent, params, 0)
         states = read(params, tokens, start, targets.shape[1])
         return lm.log_prob_and_entropy(
             params,
@@ -198,7 +220,6 @@ def read_values(agent: Agent):
     """The update's `ReadValues`: three heads at every response token."""
 
     def apply(params, tokens, start, num_tokens):
-        params = params if agent.shared else held(agent, params, 1)
         return heads.values(
             params,
             agent.critic_config,
@@ -219,7 +240,6 @@ def joint(agent: Agent):
     flows = agent.trunk_gradient
 
     def apply(actor, critic, tokens, start, targets, temperature):
-        actor = held(agent, actor, 0)
         states = read(actor, tokens, start, targets.shape[1])
         log_prob, entropy = lm.log_prob_and_entropy(
             actor,
@@ -233,16 +253,6 @@ def joint(agent: Agent):
         still = jax.lax.stop_gradient(states)
         valued = still + flows * (states - still) if flows else still
         return log_prob, entropy, heads.read_values(critic, valued)
-
-    return apply
-
-
-def complete(agent: Agent):
-    """The update's `Complete`: a shared critic stands on the actor's trunk."""
-
-    def apply(reference, actor, critic):
-        del reference
-        return actor, critic | {"trunk": actor} if agent.shared else critic
 
     return apply
 
@@ -266,13 +276,6 @@ def on_rows(agent: Agent, *arrays):
         return arrays
     place = sharding.rows(agent.mesh)
     return tuple(jax.lax.with_sharding_constraint(a, place) for a in arrays)
-
-
-def held(agent: Agent, params, which: int):
-    """Weights of the actor (0) or critic (1), they and their gradients in place."""
-    if agent.mesh is None:
-        return params
-    return sharding.hold(agent.leaves[which], agent.mesh)(params)
 
 
 def sampler(
@@ -317,6 +320,7 @@ def sampler(
         return sample
 
     bind.programs = generate.programs
+    bind.lower = generate.lower
     return bind
 
 
@@ -341,6 +345,6 @@ def server(agent: Agent):
         return lm.serving
     places = None
     if agent.mesh is not None:
-        places = sharding.serving_shardings(agent.leaves[0], agent.mesh)
+        places = sharding.serving_shardings(agent.served, agent.mesh)
     serve = functools.partial(lm.serving, dtype=dtype)
     return jax.jit(serve, out_shardings=places)

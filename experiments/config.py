@@ -116,6 +116,10 @@ class Train:
     saves about half of the memory."""
     trunk_gradient: float = 0.1
     """Share of the value loss's gradient that reaches a shared trunk."""
+    lora_rank: int = 0
+    """Rank of adapters, which are then all that is trained; 0: every weight is."""
+    lora_alpha: float = 16.0
+    """Strength of the adapters: their product counts alpha / rank."""
     num_updates: int = 26
     """Iterations: one rollout and one update each."""
     episodes: int = 64
@@ -372,6 +376,11 @@ def check(config: Train) -> None:
     for name, ways in dataclasses.asdict(config.mesh).items():
         if ways < 1:
             raise ValueError(f"mesh.{name} must be at least 1, got {ways}")
+    if config.lora_rank < 0 or not config.lora_alpha > 0:
+        raise ValueError(
+            "lora_rank must be at least 0 and lora_alpha above 0, got "
+            f"{config.lora_rank} and {config.lora_alpha}"
+        )
     if config.trunk_gradient < 0:
         raise ValueError(
             f"trunk_gradient must be 0 or more, got {config.trunk_gradient}"

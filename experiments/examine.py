@@ -9,7 +9,7 @@ import jax
 from hiper_jax import workdir
 from hiper_jax.experiments import agent as agents
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import worlds
+from hiper_jax.experiments import trained, worlds
 from hiper_jax.experiments.evaluate import evaluate
 from hiper_jax.experiments.shapes import shapes_of
 from hiper_jax.experiments.tables import summary
@@ -101,4 +101,4 @@ def newest(run: pathlib.Path, config: configs.Train):
     _, _, fresh, _ = build(config, agent)
     like = fresh(actor, critic, jax.random.key_data(jax.random.key(config.seed)))
     state, _ = workdir.restore(run, like)
-    return agent, state.actor, int(state.step)
+    return agent, trained.policy(agent, state), int(state.step)

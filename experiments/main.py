@@ -19,6 +19,8 @@ usage: hiper COMMAND [flags]        hiper COMMAND --help explains every flag
   models import GGUF   turn a GGUF file into a Hugging Face directory
   warmstart [webshop]  make the small agent that a quickstart starts from
   bench NAME           measure; names: {benches}
+  plan                 count the memory of training, and what would make it fit
+  compile              compile training for a TPU slice that is not there
   variance             the variance of HAE's gradient, exactly and by sampling
 """
 
@@ -245,6 +247,18 @@ def _variance(argv: list[str]) -> None:
     variance.main(argv[0] if argv else "runs/variance")
 
 
+def _plan(argv: list[str]) -> None:
+    from hiper_jax.experiments import plan
+
+    plan.main(_flags(plan.Plan, argv, "hiper plan"))
+
+
+def _compile(argv: list[str]) -> None:
+    from hiper_jax.experiments import compile as ahead
+
+    ahead.main(_flags(ahead.Compile, argv, "hiper compile"))
+
+
 BENCHES: dict[str, Callable] = {"hae": _bench_hae, "rollout": _bench_rollout}
 COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "train": _train,
@@ -256,6 +270,8 @@ COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "models import": _models_import,
     "warmstart": _warmstart,
     "bench": _bench,
+    "plan": _plan,
+    "compile": _compile,
     "variance": _variance,
 }
 

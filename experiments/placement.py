@@ -10,9 +10,10 @@ from hiper_jax import lm
 from hiper_jax import update as learning
 from hiper_jax.experiments import agent as agents
 from hiper_jax.experiments import config as configs
+from hiper_jax.experiments import trained
 from hiper_jax.experiments.agent import Agent
 from hiper_jax.experiments.shapes import shapes_of
-from hiper_jax.lm import sharding, weights
+from hiper_jax.lm import heads, sharding, weights
 
 
 def lay_out(directory, config: configs.Train) -> Any:
@@ -53,7 +54,9 @@ def fresh_state(agent: Agent, actor, critic, actor_tx, critic_tx, key):
         # Placed as a whole, as the update returns it: one program, not two.
         return jax.device_put(init(actor, critic, key), jax.devices()[0])
     places = state_places(agent, jax.eval_shape(init, actor, critic, key))
-    return jax.jit(init, out_shardings=places, donate_argnums=(0, 1))(
+    # What becomes the reference cannot also be reused, but for an adapter's base.
+    donated = () if agent.rank else (0, 1)
+    return jax.jit(init, out_shardings=places, donate_argnums=donated)(
         actor, critic, key
     )
 
@@ -69,11 +72,18 @@ def state_places(agent: Agent, state: Any) -> learning.TrainState:
         step=everywhere,
         actor=actor(state.actor),
         critic=critic(state.critic),
-        reference=actor(state.reference),
+        reference=sharding.state_shardings(
+            state.reference, lm.abstract(agent.config), agent.mesh
+        ),
         actor_opt=actor(state.actor_opt),
         critic_opt=critic(state.critic_opt),
         key=everywhere,
     )
+
+
+def serving_places(agent: Agent) -> Any:
+    """Shardings of the weights to sample with, on the agent's mesh."""
+    return sharding.serving_shardings(agent.served, agent.mesh)
 
 
 def compiled_update(agent: Agent, actor_tx, critic_tx, settings, **options: Any):
@@ -92,7 +102,7 @@ def compiled_update(agent: Agent, actor_tx, critic_tx, settings, **options: Any)
         critic_tx,
         settings,
         joint=agents.joint(agent),
-        complete=agents.complete(agent),
+        complete=trained.complete(agent),
         **options,
     )
     if agent.mesh is None:
@@ -105,9 +115,11 @@ def compiled_update(agent: Agent, actor_tx, critic_tx, settings, **options: Any)
 
 def abstract_state(agent: Agent, actor_tx, critic_tx) -> learning.TrainState:
     """Shapes and types of a fresh state, without places."""
+    own = not agent.shared and not agent.rank
+    trees = lm.abstract(agent.config), heads.abstract(agent.critic_config, trunk=own)
     actor, critic = (
         jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"), leaves)
-        for leaves in agent.leaves
+        for leaves in trees
     )
     key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
     init = functools.partial(_init, agent, actor_tx, critic_tx)
@@ -118,4 +130,7 @@ def _init(agent: Agent, actor_tx, critic_tx, actor, critic, key):
     reference = None
     if agent.config.dtype == "bfloat16":
         reference = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), actor)
+    if agent.rank:
+        reference = actor if reference is None else reference
+        actor, critic = trained.adapters(agent, critic, key)
     return learning.init(actor, critic, actor_tx, critic_tx, key, reference)

@@ -16,10 +16,10 @@ from hiper_jax.act.rollout import rollout
 from hiper_jax.act.stack import stack
 from hiper_jax.experiments import agent as agents
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import placement, report, tables, watch, worlds
+from hiper_jax.experiments import placement, report, tables, trained, watch, worlds
 from hiper_jax.experiments.evaluate import evaluate
 from hiper_jax.experiments.provenance import provenance
-from hiper_jax.experiments.shapes import shapes_of
+from hiper_jax.experiments.shapes import Shapes, shapes_of
 
 
 def train(config: configs.Train, name: str) -> pathlib.Path:
@@ -79,7 +79,7 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
                 record = evaluate(
                     pool,
                     bind,
-                    state.actor,
+                    trained.policy(agent, state),
                     games,
                     reader,
                     tag=tag,
@@ -113,7 +113,7 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
                 )
                 episodes, spent = rollout(
                     pool,
-                    bind(state.actor, key, config.temperature),
+                    bind(trained.policy(agent, state), key, config.temperature),
                     games,
                     reader,
                     max_turns=config.world.max_turns,
@@ -165,8 +165,7 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     agents.save(
         run / "model",
         agent,
-        state.actor,
-        state.critic,
+        *trained.merged(agent, state),
         tokenizer=model,
     )
     tables.write(run)
@@ -176,15 +175,12 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     return run
 
 
-def build(config: configs.Train, agent: agents.Agent):
+def build(config: configs.Train, agent: agents.Agent, shapes: Shapes | None = None):
     """Compiles nothing yet: the update, the sampler, a fresh state, the shapes."""
-    shapes = shapes_of(
+    shapes = shapes or shapes_of(
         config.reading, config.episodes, config.world.max_turns, config.slots
     )
-    optimizers = [
-        optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate))
-        for rate in (config.actor_lr, config.critic_lr)
-    ]
+    txs = optimizers(config)
 
     def schedule(step):
         rising = (step + 1) / max(config.lr_warmup, 1)
@@ -194,7 +190,7 @@ def build(config: configs.Train, agent: agents.Agent):
     settings = dataclasses.replace(config.learn, temperature=config.temperature)
     update = placement.compiled_update(
         agent,
-        *optimizers,
+        *txs,
         settings,
         length_buckets=shapes.lengths,
         schedule=schedule,
@@ -202,7 +198,7 @@ def build(config: configs.Train, agent: agents.Agent):
     bind = agents.sampler_of(agent, config.reading, shapes)
 
     def fresh(actor, critic, key) -> learning.TrainState:
-        return placement.fresh_state(agent, actor, critic, *optimizers, key)
+        return placement.fresh_state(agent, actor, critic, *txs, key)
 
     return update, bind, fresh, shapes
 

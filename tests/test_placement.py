@@ -39,10 +39,10 @@ def folder(tmp_path_factory):
     return folder
 
 
-def started(folder, shape=None, **options):
+def started(folder, shape=None, settings=CHUNKS, **options):
     mesh = shape and sharding.make_mesh(*shape)
     agent, actor, critic = agents.load(folder, mesh=mesh, **options)
-    update = placement.compiled_update(agent, *TXS, CHUNKS, length_buckets=(96,))
+    update = placement.compiled_update(agent, *TXS, settings, length_buckets=(96,))
     return agent, update, placement.fresh_state(agent, actor, critic, *TXS, KEY)
 
 
@@ -152,11 +152,12 @@ def test_a_checkpoint_comes_back_to_its_places(folder, tmp_path):
 
 def test_half_precision_keeps_whole_weights(folder):
     """bfloat16 is computed in, not stepped in; the reference is kept as it is read."""
-    agent, update, state = started(folder, dtype="bfloat16", remat="full")
+    once = dataclasses.replace(CHUNKS, minibatch=24)
+    agent, update, state = started(folder, None, once, dtype="bfloat16", remat="full")
     assert state.actor["embed"].dtype == "float32"
     assert state.reference["embed"].dtype == "bfloat16"
     state, metrics, _ = update(state, batch())
-    assert metrics["loss/kl"] == 0.0  # the reference reads as the actor did
+    assert metrics["loss/kl"] < 1e-6  # the reference reads as the actor did
     assert state.actor["embed"].dtype == "float32"
     assert np.isfinite(metrics["loss/policy"])
 

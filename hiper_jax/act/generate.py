@@ -191,6 +191,7 @@ def make_generate(
         return compiled(params, prompts, lengths, key, temperature, row_ids)
 
     generate.programs = compiled._cache_size
+    generate.lower = compiled.lower
     return generate
 
 

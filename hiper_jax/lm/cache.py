@@ -20,7 +20,7 @@ from hiper_jax.lm.config import LMConfig
 # Logical axes of what is placed. Drawing a token reads whole rows of logits.
 ACTIVATION = ("rows", None, None)
 KEPT = ("rows", "kv_heads", None, None)
-LOGITS = ("rows", None)
+PARTS, LOGITS = ("rows", "vocab"), ("rows", None)
 
 
 class Cache(NamedTuple):
@@ -104,7 +104,7 @@ def prefill(
 
     empty = jax.tree.map(blank, k)
     cache = Cache(k, v, empty, empty, lengths, jnp.int32(0))
-    return place(qwen.logits(params, config, hidden), LOGITS), cache
+    return _scores(params, config, hidden, constrain), cache
 
 
 def decode_step(
@@ -156,7 +156,16 @@ def decode_step(
         v=jax.tree.map(write, cache.v, v),
         count=cache.count + 1,
     )
-    return place(qwen.logits(params, config, hidden), LOGITS), cache
+    return _scores(params, config, hidden, constrain), cache
+
+
+def _scores(params, config, hidden, constrain) -> Array:
+    """Logits [S, V] of states [S, D]; on a mesh every device gets whole rows."""
+    if constrain is None:
+        return qwen.logits(params, config, hidden)
+    # First each device its part of the vocabulary: else the head itself would travel.
+    scores = constrain(qwen.logits(params, config, hidden, constrain), PARTS)
+    return constrain(scores, LOGITS)
 
 
 def heads_first(arrays: tuple[Array, ...]) -> tuple[Array, ...]:

@@ -1,10 +1,13 @@
 """How many bytes each device will hold, before anything is allocated.
 
-Weights, gradients and optimizer state are counted exactly, from the abstract tree and
-the rule table. Activations are a bound on what the layer scan keeps and on the largest
-thing alive at once; `compiled` asks the compiler instead.
+Weights, gradients and optimizer state are counted exactly, from the abstract trees
+and the rule table. Working memory is counted from what the programs keep alive at the
+moment they hold most; `compiled` asks the compiler instead.
+
+Letters as in `qwen`; W = data x fsdp, the ways that rows are cut.
 """
 
+import dataclasses
 import importlib.util
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +16,36 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hiper_jax.lm import qwen, sharding
+from hiper_jax.lm import heads, lora, qwen, sharding
 from hiper_jax.lm.config import LMConfig
+
+Parts = dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What is trained: everything that memory depends on, but the mesh.
+
+    Attributes:
+      chunk: turns fed at once, over all devices.
+      rows: turns of a batch at most.
+      prompt, response: tokens at most.
+      slots: rows sampled at once.
+      remat: see `qwen.forward`.
+      shared: the critic is heads on the actor's trunk.
+      rank: of adapters, which are then all that is trained; 0: every weight is.
+      head_chunk: states per chunk of the head, see `score.log_prob_and_entropy`.
+    """
+
+    chunk: int = 64
+    rows: int = 6528
+    prompt: int = 2048
+    response: int = 512
+    slots: int = 128
+    remat: str = "full"
+    shared: bool = False
+    rank: int = 0
+    head_chunk: int = 1024
 
 
 def tree_bytes(leaves: qwen.Params, mesh: Mapping[str, int], dtype: Any) -> int:
@@ -34,85 +65,137 @@ def tree_bytes(leaves: qwen.Params, mesh: Mapping[str, int], dtype: Any) -> int:
     return total * jnp.dtype(dtype).itemsize
 
 
-def training(
-    config: LMConfig,
-    mesh: Mapping[str, int],
-    *,
-    rows: int,
-    tokens: int,
-    remat: str = "full",
-    chunk: int = 1024,
-    weight_dtype: Any = jnp.float32,
-    moments: int = 2,
-) -> dict[str, int]:
-    """Counts the bytes per device of one gradient step.
+def state(config: LMConfig, mesh: Mapping[str, int], job: Job) -> Parts:
+    """Counts what stays on a device from one iteration to the next."""
+    model = qwen.abstract(config)
+    trained = lora.abstract(config, job.rank) if job.rank else model
+    own = not job.shared and not job.rank
+    valued = tree_bytes(heads.abstract(config, trunk=own), mesh, "float32")
+    actor = tree_bytes(trained, mesh, "float32")
+    critic = valued + (actor if job.rank and not job.shared else 0)
+    return {
+        "actor": actor,
+        "critic": critic,
+        # Under adapters it is also what they stand on.
+        "reference": tree_bytes(model, mesh, config.dtype),
+        "optimizer": 2 * (actor + critic),  # Adam's two moments
+    }
 
-    Args:
-      config: the shape of the model, with its compute type.
-      mesh: devices per mesh axis.
-      rows: N, of a micro-batch, over all devices.
-      tokens: L, per row.
-      remat: see `qwen.forward`.
-      chunk: states per chunk of the head, over all devices.
-      weight_dtype: of the master weights, gradients and moments.
-      moments: optimizer arrays per weight; 2 for Adam.
+
+def update(config: LMConfig, mesh: Mapping[str, int], job: Job) -> Parts:
+    """Counts the bytes per device of the update, state included.
 
     Returns:
       bytes by part, and their sum as "total".
     """
     c = config
-    leaves = qwen.abstract(c)
-    weights = tree_bytes(leaves, mesh, weight_dtype)
+    held = state(c, mesh, job)
+    tokens = job.prompt + job.response
     size = jnp.dtype(c.dtype).itemsize
-    tensor = mesh.get("tensor", 1)
-    ways = mesh.get("data", 1) * mesh.get("fsdp", 1)
-    here = -(-rows // ways) * tokens
-    heads = (2 * c.num_heads + 2 * c.num_kv_heads) * c.head_dim
-    # Per token: what matrix products and attention of one layer put out.
-    layer = 5 * c.width + (heads + 4 * c.mlp_width) // tensor
-    kept = {
-        "full": c.width,
-        "dots": c.width + (heads + 2 * c.mlp_width) // tensor + 2 * c.width,
-        "none": layer,
-    }[remat]
-    # One block of float32 scores, three times (scores, weights, their gradient).
-    block = max(64, -(-tokens // 8))
-    scores = 3 * 4 * -(-rows // ways) * (c.num_heads // tensor) * block * tokens
-    gathered = _one_layer(c) // tensor * size
-    parts = {
-        "weights": weights,
-        "gradients": weights,
-        "optimizer": moments * weights,
-        "kept activations": c.depth * kept * here * size,
-        "one layer": layer * here * size + scores + gathered,
-        "head chunk": 4 * 4 * -(-chunk // ways) * -(-c.vocab_size // tensor)
-        + -(-c.vocab_size // tensor) * c.width * (size + 4),
+    rows = -(-job.chunk // _ways(mesh))
+    here = rows * tokens
+    networks = 1 if job.shared else 2
+    parts = held | {
+        # The sum over a minibatch's chunks, and what the chunk at hand adds to it.
+        "gradients": 2 * (held["actor"] + held["critic"]),
+        # Tokens, and six arrays [N, R]: three of 4 bytes, four masks of 1.
+        "batch": job.rows * (4 * tokens + 12 * job.response),
+        "kept activations": networks * c.depth * _kept(c, mesh, job) * here * size,
+        "one layer": _layer(c, mesh) * here * size + _scores(c, mesh, rows, tokens),
+        "gathered weights": _gathered(c, mesh, 0 if job.rank else networks),
+        "logits": _logits(c, mesh, job),
     }
     return parts | {"total": sum(parts.values())}
 
 
-def sampling(
-    config: LMConfig,
-    mesh: Mapping[str, int],
-    *,
-    rows: int,
-    prompt: int,
-    new: int,
-    dtype: Any = jnp.bfloat16,
-) -> dict[str, int]:
-    """Counts the bytes per device of sampling: weights, cache, logits."""
+def generation(config: LMConfig, mesh: Mapping[str, int], job: Job) -> Parts:
+    """Counts the bytes per device of sampling, the training state left aside.
+
+    Returns:
+      bytes by part, and their sum as "total".
+    """
     c = config
     tensor = mesh.get("tensor", 1)
-    here = -(-rows // (mesh.get("data", 1) * mesh.get("fsdp", 1)))
-    size = jnp.dtype(dtype).itemsize
-    cache = 2 * c.depth * here * (prompt + new) * (c.num_kv_heads // tensor)
+    rows = -(-job.slots // _ways(mesh))
+    size = jnp.dtype(c.dtype).itemsize
+    groups = c.num_kv_heads // tensor
+    cache = 2 * c.depth * rows * (job.prompt + job.response) * groups * c.head_dim
+    # Of a prompt, one layer at a time: the stream, the same normed, what is added to
+    # it, and the widest thing inside: the gate, over which its product with `up` is
+    # written, or queries, keys, values and what they attend to.
+    prompt = (
+        3 * c.width
+        + max((2 * c.num_heads + 2 * c.num_kv_heads) * c.head_dim, c.mlp_width)
+        // tensor
+    )
     parts = {
-        "weights": tree_bytes(qwen.abstract(c), mesh, dtype),
-        "cache": cache * c.head_dim * size,
-        "logits": 3 * 4 * here * -(-c.vocab_size // tensor),
-        "prompt": (5 * c.width + 3 * c.mlp_width // tensor) * here * prompt * size,
+        # Cut along tensor only: every token reads every weight.
+        "weights": tree_bytes(qwen.abstract(c), {"tensor": tensor}, c.dtype),
+        "cache": cache * size,
+        "prompt": prompt * rows * job.prompt * size,
+        # Scores, their softmax and its running sum, of whole rows.
+        "logits": 3 * 4 * rows * c.vocab_size,
     }
     return parts | {"total": sum(parts.values())}
+
+
+def _ways(mesh: Mapping[str, int]) -> int:
+    return mesh.get("data", 1) * mesh.get("fsdp", 1)
+
+
+def _kept(c: LMConfig, mesh: Mapping[str, int], job: Job) -> int:
+    """Elements per token and layer that wait for the gradient."""
+    tensor = mesh.get("tensor", 1)
+    projected = (2 * c.num_heads + 2 * c.num_kv_heads) * c.head_dim // tensor
+    return {
+        "full": c.width,
+        # The stream, and every product with a weight.
+        "dots": 3 * c.width + projected + 2 * c.mlp_width // tensor,
+        "none": _layer(c, mesh),
+    }[job.remat]
+
+
+def _layer(c: LMConfig, mesh: Mapping[str, int]) -> int:
+    """Elements per token of one layer while its gradient is computed."""
+    tensor = mesh.get("tensor", 1)
+    projected = (2 * c.num_heads + 2 * c.num_kv_heads) * c.head_dim // tensor
+    return 5 * c.width + projected + 4 * c.mlp_width // tensor
+
+
+def _scores(c: LMConfig, mesh: Mapping[str, int], rows: int, tokens: int) -> int:
+    """Bytes of attention scores; none where the kernel of the TPU applies."""
+    if tokens % 128 == 0:
+        return 0
+    block = max(64, -(-tokens // 8))
+    # One block of float32 scores: scores, weights, their gradient.
+    return 3 * 4 * rows * (c.num_heads // mesh.get("tensor", 1)) * block * tokens
+
+
+def _gathered(c: LMConfig, mesh: Mapping[str, int], tables: int) -> int:
+    """Bytes of weights and gradients that are whole along fsdp for a while."""
+    if mesh.get("fsdp", 1) == 1:
+        return 0
+    tensor = mesh.get("tensor", 1)
+    table = c.vocab_size * c.width // tensor
+    # The gradient of each trained embedding, added up in float32 before devices share
+    # it out (the head's is the same array where they are tied); two layers, one of
+    # them being fetched.
+    size = jnp.dtype(c.dtype).itemsize
+    return tables * 4 * table + 2 * _one_layer(c) // tensor * size
+
+
+def _logits(c: LMConfig, mesh: Mapping[str, int], job: Job) -> int:
+    tensor = mesh.get("tensor", 1)
+    size = jnp.dtype(c.dtype).itemsize
+    vocabulary = -(-c.vocab_size // tensor)
+    states = -(-job.head_chunk // _ways(mesh))
+    # Scores, log-probs, probabilities and a gradient; the head, as it is multiplied.
+    return 4 * 4 * states * vocabulary + vocabulary * c.width * size
+
+
+def _one_layer(config: LMConfig) -> int:
+    layers = qwen.abstract(config)["layers"]
+    return sum(int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(layers))
 
 
 def table(parts: Mapping[str, int]) -> str:
@@ -122,22 +205,17 @@ def table(parts: Mapping[str, int]) -> str:
     )
 
 
-def compiled(step: Any, *shapes: Any, **options: Any) -> dict[str, int]:
-    """Compiles a function for shapes and returns the compiler's bytes per device.
+def compiled(program: Any) -> dict[str, int]:
+    """Returns the compiler's bytes per device of a `jax.stages.Compiled`.
 
-    Nothing is allocated or run. For a machine that is not there, give shapes placed
-    on `topology(...)`'s devices.
-
-    Args:
-      step: the function.
-      *shapes: `jax.ShapeDtypeStruct`s, with shardings.
-      **options: passed to `jax.jit`.
+    Nothing is allocated or run. For a machine that is not there, lower for shapes
+    placed on `topology(...)`'s devices.
 
     Returns:
       "arguments", "outputs", "temporaries", "aliased" (outputs in the place of
       arguments) and "total", bytes.
     """
-    memory = jax.jit(step, **options).lower(*shapes).compile().memory_analysis()
+    memory = program.memory_analysis()
     parts = {
         "arguments": memory.argument_size_in_bytes,
         "outputs": memory.output_size_in_bytes,
@@ -154,6 +232,7 @@ def topology(name: str) -> list[Any]:
 
     Raises:
       ModuleNotFoundError: without libtpu.
+      ValueError: there is no such slice.
     """
     if importlib.util.find_spec("libtpu") is None:
         raise ModuleNotFoundError(
@@ -161,7 +240,13 @@ def topology(name: str) -> list[Any]:
         )
     from jax.experimental import topologies
 
-    return list(topologies.get_topology_desc(name, platform="tpu").devices)
+    try:
+        return list(topologies.get_topology_desc(name, platform="tpu").devices)
+    except jax.errors.JaxRuntimeError as error:
+        raise ValueError(
+            f"libtpu knows no slice {name!r}; name a generation and its chips, such "
+            "as v5e:2x4, v5p:2x2x4"
+        ) from error
 
 
 def placed(leaves: qwen.Params, mesh: Any, dtype: Any = jnp.float32) -> qwen.Params:
@@ -171,8 +256,3 @@ def placed(leaves: qwen.Params, mesh: Any, dtype: Any = jnp.float32) -> qwen.Par
         leaves,
         sharding.shardings(leaves, mesh),
     )
-
-
-def _one_layer(config: LMConfig) -> int:
-    layers = qwen.abstract(config)["layers"]
-    return sum(int(np.prod(leaf.shape[1:])) for leaf in jax.tree.leaves(layers))

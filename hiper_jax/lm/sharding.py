@@ -63,18 +63,24 @@ def shardings(leaves: qwen.Params, mesh: Mesh) -> qwen.Params:
       ValueError: if the mesh does not divide an axis, naming both.
     """
 
-    def place(path, leaf):
-        placed = spec(leaf.axes)
-        for size, name, axis in zip(leaf.shape, leaf.axes, placed, strict=True):
-            ways = mesh.shape[axis] if axis else 1
+    if fault := undivided(leaves, mesh.shape):
+        raise ValueError(fault)
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, spec(leaf.axes)), leaves)
+
+
+def undivided(leaves: qwen.Params, mesh: Mapping[str, int]) -> str | None:
+    """Says which axis of a tree a mesh (devices per axis) does not divide, if any."""
+    for path, leaf in jax.tree.leaves_with_path(leaves):
+        for size, name, axis in zip(
+            leaf.shape, leaf.axes, spec(leaf.axes), strict=True
+        ):
+            ways = mesh[axis] if axis else 1
             if size % ways:
-                raise ValueError(
+                return (
                     f"{path[-1].key} has {size} {name}, which the mesh's {axis} = "
                     f"{ways} does not divide; choose a divisor of {size}."
                 )
-        return NamedSharding(mesh, placed)
-
-    return jax.tree.map_with_path(place, leaves)
+    return None
 
 
 def serving_shardings(leaves: qwen.Params, mesh: Mesh) -> qwen.Params:
