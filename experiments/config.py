@@ -144,6 +144,7 @@ PAPER = Settings(
     kl_coef=0.01,
     entropy_coef=0.001,
     minibatch=256,
+    chunk=8,
 )
 
 PRESETS = {

@@ -224,7 +224,24 @@ def _variance(argv: list[str]) -> None:
     variance.main(argv[0] if argv else "runs/variance")
 
 
-BENCHES: dict[str, Callable] = {"hae": _bench_hae, "rollout": _bench_rollout}
+def _bench_generate(argv: list[str]) -> None:
+    from hiper_jax.experiments import bench_generate as bench
+
+    bench.main(_flags(bench.Generate, argv, "hiper bench generate"))
+
+
+def _bench_update(argv: list[str]) -> None:
+    from hiper_jax.experiments import bench_update as bench
+
+    bench.main(_flags(bench.Update, argv, "hiper bench update"))
+
+
+BENCHES: dict[str, Callable] = {
+    "hae": _bench_hae,
+    "rollout": _bench_rollout,
+    "generate": _bench_generate,
+    "update": _bench_update,
+}
 COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "train": _train,
     "eval": _eval,
