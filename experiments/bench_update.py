@@ -356,22 +356,25 @@ def handed(batch: Batch, credit) -> tuple[np.ndarray, ...]:
 def fed_over_real(
     rng: np.random.Generator, settings: Settings, turns: int = 3200
 ) -> float:
-    """C8: tokens that gradients are taken over, by real ones, at published lengths.
-
-    The twin in numpy of what `update` does: minibatches drawn at random, sorted by
-    length, cut into chunks, each of the smallest bucket that holds it.
-    """
+    """C8: tokens that gradients are taken over, by real ones, at published lengths."""
     prompts, responses = models.log_lengths(rng, turns)
-    lengths, buckets = prompts + responses, np.array(published(1)[2])
-    C = settings.chunk
-    M = -(-min(settings.minibatch, turns) // C) * C
+    lengths, buckets = prompts + responses, published(1)[2]
+    M = -(-min(settings.minibatch, turns) // settings.chunk) * settings.chunk
     count = -(-turns // M)
-    order, fed = rng.permutation(turns), 0
-    for i in range(count):
-        used = np.sort(lengths[order[i::count]])
-        chunks = np.pad(used, (-len(used) % C, 0)).reshape(-1, C)
-        fed += C * buckets[np.searchsorted(buckets, chunks.max(axis=1))].sum()
-    return float(fed / lengths.sum())
+    order = rng.permutation(turns)
+    parts = [lengths[order[i::count]] for i in range(count)]
+    return sum(fed(part, settings.chunk, buckets) for part in parts) / lengths.sum()
+
+
+def fed(lengths: np.ndarray, C: int, buckets: tuple[int, ...]) -> int:
+    """Tokens that `update` is fed for one minibatch, its twin in numpy.
+
+    Rows are sorted by length and cut into chunks of C, each of the smallest bucket
+    that holds it; the chunk of the shortest rows is filled up.
+    """
+    chunks = np.pad(np.sort(lengths), (-len(lengths) % C, 0)).reshape(-1, C)
+    sizes = np.array(buckets)
+    return int(C * sizes[np.searchsorted(sizes, chunks.max(axis=1))].sum())
 
 
 def count_programs(iterations: int, slots: int = 32) -> tuple[int, int]:
