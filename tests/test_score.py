@@ -82,14 +82,46 @@ def test_one_state_per_target(case):
         score.log_prob_and_entropy(params, CONFIG, hidden[:, 1:], targets)
 
 
-def test_memory_of_the_gradient_is_a_chunk_not_the_whole():
+def test_room_behind_short_responses_changes_nothing_and_costs_nothing(case):
+    """Targets below 0 score 0, and chunks of them are never computed."""
+    params, hidden, targets = case
+    padded = jnp.where(jnp.arange(7)[None] < jnp.array([[3], [1], [2]]), targets, -1)
+
+    def total(params, hidden, chunk):
+        log_prob, entropy = score.log_prob_and_entropy(
+            params, CONFIG, hidden, padded, chunk=chunk
+        )
+        return jnp.where(padded >= 0, log_prob + 0.1 * entropy, 0.0).sum()
+
+    grad = jax.jit(jax.value_and_grad(total, argnums=(0, 1)), static_argnums=2)
+    whole, cut = grad(params, hidden, 100), grad(params, hidden, 6)
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(cut), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    # Two positions of three rows a chunk: what only the third chunk reads may be NaN.
+    poisoned = hidden.at[:, 4:].set(jnp.nan)
+    value, by = grad(params, poisoned, 6)
+    np.testing.assert_allclose(value, cut[0], rtol=1e-6)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(by))
+
+
+@pytest.mark.parametrize(("width", "dtype"), [(896, "float32"), (1536, "bfloat16")])
+def test_memory_of_the_gradient_is_a_chunk_not_the_whole(width, dtype):
     """16,384 tokens of Qwen's vocabulary: compiled, never run."""
-    config = tiny(151936, width=896, depth=1)
+    config = tiny(151936, width=width, depth=1, dtype=dtype)
     shapes = (
-        {"embed": jax.ShapeDtypeStruct((151936, 896), jnp.float32)},
-        jax.ShapeDtypeStruct((16384, 896), jnp.float32),
+        {"embed": jax.ShapeDtypeStruct((151936, width), jnp.float32)},
+        jax.ShapeDtypeStruct((16384, width), jnp.dtype(dtype)),
         jax.ShapeDtypeStruct((16384,), jnp.int32),
     )
+
+    def naive(params, config, hidden, targets):
+        head = params["embed"].astype(hidden.dtype)
+        scores = jnp.einsum(
+            "nd,vd->nv", hidden, head, preferred_element_type=jnp.float32
+        )
+        log_prob = jax.nn.log_softmax(scores)
+        entropy = -(jnp.exp(log_prob) * log_prob).sum(-1)
+        return jnp.take_along_axis(log_prob, targets[:, None], axis=-1)[:, 0], entropy
 
     def temporaries(score):
         def total(params, hidden, targets):
@@ -99,6 +131,6 @@ def test_memory_of_the_gradient_is_a_chunk_not_the_whole():
         grad = jax.jit(jax.grad(total, argnums=(0, 1)))
         return grad.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
 
-    naive = temporaries(lambda p, c, h, t: _naive(p, h, t, 1.0))
-    ours = temporaries(score.log_prob_and_entropy)
-    assert naive > 16 * ours
+    # Measured on XLA's CPU compiler: 24 times and 13.7 times.
+    least = {"float32": 16, "bfloat16": 10}[dtype]
+    assert temporaries(naive) > least * temporaries(score.log_prob_and_entropy)

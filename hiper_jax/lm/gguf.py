@@ -253,7 +253,7 @@ def convert(
         config.to_hf() | {"torch_dtype": str(jnp.dtype(dtype))} | ends,
     )
     weights.write_json(target / "generation_config.json", ends)
-    _write_tokenizer(fields, target)
+    write_tokenizer(fields, target)
     return config
 
 
@@ -270,7 +270,8 @@ def _halves(array: np.ndarray, heads: int) -> np.ndarray:
     return pairs.swapaxes(1, 2).reshape(array.shape)
 
 
-def _write_tokenizer(fields: dict[str, Any], target: Path) -> None:
+def write_tokenizer(fields: dict[str, Any], target: Path) -> None:
+    """Writes tokenizer.json and tokenizer_config.json, chat template included."""
     style = fields.get("tokenizer.ggml.pre", "gpt-2")
     if fields.get("tokenizer.ggml.model") != "gpt2" or style not in STYLES:
         raise ValueError(

@@ -1,0 +1,75 @@
+"""The model benches compare equal things, and count what really happens."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from hiper_jax import lm
+from hiper_jax import update as learning
+from hiper_jax.advantages import Settings
+from hiper_jax.experiments import bench_models as models
+from hiper_jax.experiments import bench_update
+
+SMALL = lm.tiny(64, width=16, depth=1, num_heads=2, num_kv_heads=1, head_dim=8)
+
+
+def test_lengths_are_those_of_the_published_runs():
+    prompts, responses = models.log_lengths(np.random.default_rng(0), 4000)
+    assert prompts.min() == 513 and prompts.max() <= 1681
+    assert 700 < prompts.mean() < 790 and 36 <= responses.mean() <= 40
+    share = (prompts + responses).mean() / (models.MAX_PROMPT + models.MAX_RESPONSE)
+    assert 0.29 < share < 0.32
+
+
+def test_tokens_fed_are_within_a_tenth_of_the_real_ones():
+    """C8 with the published settings' chunk, and what coarse chunks would cost."""
+    fine, coarse = (
+        bench_update.fed_over_real(np.random.default_rng(1), Settings(chunk=chunk))
+        for chunk in (8, 64)
+    )
+    assert 1.0 < fine <= 1.10 < coarse
+
+
+def test_the_count_of_fed_tokens_is_the_updates():
+    """The numpy twin against the compiled update, which says what it is given."""
+    batch = bench_update.random_batch(np.random.default_rng(0), 64, B=4, T=5, scale=64)
+    seen = []
+
+    def score(params, tokens, start, targets, temperature):
+        jax.debug.callback(lambda t: seen.append(t.shape), tokens)
+        x = params["w"] * jnp.ones(targets.shape)
+        return x, x
+
+    def values(params, tokens, start, R):
+        return params["w"] * jnp.ones((len(tokens), R, 3))
+
+    settings = Settings(chunk=3, minibatch=20, kl_coef=0.0, bootstrap="none")
+    buckets, tx = (10, 15, 40), optax.sgd(0.0)
+    update = learning.compile_update(
+        learning.make_update(score, values, tx, tx, settings, length_buckets=buckets)
+    )
+    one = {"w": jnp.zeros(())}
+    state = learning.init(one, {"w": jnp.ones(())}, tx, tx, jnp.zeros(2, jnp.uint32))
+    jax.block_until_ready(update(state, batch))
+    jax.effects_barrier()
+    assert len(seen) == 7 and {rows for rows, _ in seen} == {3}
+    assert len({length for _, length in seen}) > 1
+    assert sum(r * n for r, n in seen) == bench_update.fed(batch.length, 3, buckets)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_both_updates_are_the_same(monkeypatch):
+    """Losses and gradient norms agree, or `compare` raises."""
+    monkeypatch.setattr(bench_update, "published", lambda scale: (64, 16, (40, 80)))
+    torch = pytest.importorskip("torch", reason="install the extra `parity`")
+    torch.set_num_threads(1)
+    flags = bench_update.Update(episodes=3, turns=4, chunk=4, their_chunk=5, rounds=1)
+    found = bench_update.compare(SMALL, flags, scale=32)
+    assert found["rows"] == 12
+    for ours, theirs in found["same"].values():
+        assert abs(ours) > 1e-6 and np.isclose(ours, theirs, rtol=2e-3)
