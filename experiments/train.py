@@ -49,6 +49,9 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
         ).items()
         for listed in [worlds.manifest(config.world, folder, split)]
     }
+    for split, (games, _) in panels.items():
+        if leaked := len(set(games) & set(train_games)):
+            print(f"note: {leaked} of {len(games)} {split} games are trained on too")
     agent, actor, critic = agents.load(configs.start_of(config))
     reader = agents.reader_of(agent, config.reading, config.world.environment)
     update, bind, fresh, shapes = build(config, agent)
