@@ -25,8 +25,9 @@ class Shop:
     human_goals: bool = False
     """Goals that people wrote, rather than those made from attributes and options."""
     protocol: Literal["canonical", "paper"] = "canonical"
-    """`canonical`: no goal is both for training and for validation. `paper`: shuffled
-    anew per worker as published, so that most validation goals are trained on."""
+    """`canonical`: no goal is both for training and for validation. `paper`: the lists
+    of the published code's first workers, one shuffle for training and another for
+    validation, so that most validation goals are trained on."""
 
 
 @dataclasses.dataclass(frozen=True)

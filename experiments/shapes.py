@@ -49,5 +49,5 @@ def _up(size: float, step: int) -> int:
 
 def _shares(size: int, shares: tuple[float, ...] = SHARES) -> tuple[int, ...]:
     # The TPU's attention kernel reads rows of a multiple of 128 tokens.
-    step = 128 if size >= 1024 else 16
+    step = 128 if jax.default_backend() == "tpu" and size >= LONG else 16
     return tuple(sorted({_up(size * share, step) for share in shares}))

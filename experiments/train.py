@@ -51,6 +51,9 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
         ).items()
         for listed in [worlds.manifest(config.world, folder, split)]
     }
+    for split, (games, _) in panels.items():
+        if leaked := len(set(games) & set(train_games)):
+            print(f"note: {leaked} of {len(games)} {split} games are trained on too")
     agent, actor, critic = agents.load_for(model, config, mesh)
     reader = agents.reader_of(agent, config.reading, config.world.environment)
     update, bind, fresh, shapes = build(config, agent)
@@ -201,6 +204,14 @@ def build(config: configs.Train, agent: agents.Agent, shapes: Shapes | None = No
         return placement.fresh_state(agent, actor, critic, *txs, key)
 
     return update, bind, fresh, shapes
+
+
+def optimizers(config: configs.Train) -> list[optax.GradientTransformation]:
+    """The actor's and the critic's."""
+    return [
+        optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate))
+        for rate in (config.actor_lr, config.critic_lr)
+    ]
 
 
 def check_folder(run: pathlib.Path, config: configs.Train) -> None:

@@ -94,6 +94,7 @@ def start(world: str) -> WarmStart:
             reading=SHOP_READING,
             practice_worlds=2,
             vocab_size=1536,
+            steps=800,
         )
     raise ValueError(f"there is no warm start for {world!r}; alfworld or webshop")
 

@@ -67,7 +67,8 @@ def test_a_demonstration_reads_back_as_the_experts_move(made):
     games = worlds.manifest(
         config.world, worlds.games_folder(config.world), "train"
     ).games
-    (demo,) = demonstrations.play(games[:1], noise=0.3, seed=0, max_turns=30, workers=1)
+    world = dataclasses.replace(config.world, max_turns=30)
+    (demo,) = demonstrations.play(games[:1], world, noise=0.3, seed=0, workers=1)
     rng = random.Random(0)
     said = list(demonstrations.texts(demo, style="terse", mistakes=0.0, rng=rng))
     assert len(said) == len(demo.steps)

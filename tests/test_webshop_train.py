@@ -205,7 +205,7 @@ def begun(folder, world):
         width=32,
         mlp_width=48,
         depth=2,
-        critic_rounds=1,
+        critic_rounds=0,  # fitted in test_warmstart
     )
     return config, warmstart(config)
 
@@ -226,7 +226,7 @@ def test_a_demonstration_reads_back_as_the_experts_move(world):
 
 
 def test_a_products_code_is_one_token(world, begun):
-    agent, _, critic = agents.load(begun[1])
+    agent, _, _ = agents.load(begun[1])
     codes = worlds.product_codes(world)
     assert len(codes) == 30
     for code in codes:
@@ -234,7 +234,6 @@ def test_a_products_code_is_one_token(world, begun):
         assert agent.codec.decode(ids) == f"\n{code}\n"
         assert agent.codec.tokenizer.convert_tokens_to_ids(code) in ids
     assert agent.config.vocab_size == agent.codec.vocab_size <= 450
-    assert float(np.abs(critic["value"]).max()) > 0  # the critic was fitted
 
 
 def test_the_warm_start_that_comes_with_us_fits_its_shop():
