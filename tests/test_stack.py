@@ -76,6 +76,42 @@ def test_the_blocks_cover_the_response():
     assert before_action.endswith("</subgoal>")
 
 
+@pytest.mark.parametrize(
+    ("text", "loose"),
+    [
+        (small.RESPONSE.format("KEEP", "find book: bed 1", "go to bed 1"), ""),
+        (
+            "<switch>go to bed 1</subgoal><action>go to bed 1</action>",
+            "<switch>go to bed 1</subgoal>",
+        ),
+        (
+            "<switch>KEEP</switch><subgoal>find book<action>go to bed 1</action>",
+            "<subgoal>find book",
+        ),
+        ("go to bed 1", "go to bed 1"),
+    ],
+)
+def test_what_breaks_the_form_carries_the_actions_credit(text, loose):
+    """Else nothing would discourage it; the published code trains it on nothing."""
+    codec = small.codec()
+    episode = small.episodes()[0]
+    response = np.array(codec.encode_response(text), np.int32)
+    turn = small.shifted(
+        episode.turns[0], response=response, log_prob=np.zeros(len(response))
+    )
+    episode = dataclasses.replace(episode, turns=(turn, *episode.turns[1:]))
+    fixed, paper = (stacked([episode], mode=m) for m in ("corrected", "paper"))
+    n = int(fixed.row[0, 0])
+    mask = fixed.action_mask[n].copy()
+    assert mask[len(response) - 1]  # the end of message
+    owned = mask | fixed.subgoal_mask[n] | fixed.switch_mask[n]
+    np.testing.assert_array_equal(owned, fixed.response_mask[n])
+    block = text[text.find("<action>") :] if "<action>" in text else ""
+    assert codec.decode(fixed.response[n][mask]) == loose + block
+    published = paper.action_mask[n] | paper.subgoal_mask[n] | paper.switch_mask[n]
+    assert "<switch>go" not in codec.decode(paper.response[n][published])
+
+
 def test_equal_subgoals_have_equal_numbers():
     episodes = small.episodes()
     batch = stacked(episodes)

@@ -13,7 +13,7 @@ from flax import struct
 
 from hiper_jax.act.episode import Episode
 from hiper_jax.act.generate import bucket
-from hiper_jax.act.spans import subgoal_ids, token_masks
+from hiper_jax.act.spans import TokenMasks, subgoal_ids, token_masks
 
 
 @struct.dataclass
@@ -73,7 +73,8 @@ def stack(
       row_buckets: allowed values of N; the smallest that fits is taken.
       length_buckets: allowed values of L, likewise.
       pad_id: fills what is empty.
-      mode: how blocks are read, "corrected" or "paper".
+      mode: how blocks are read, "corrected" or "paper"; the former also trains what
+        stands outside the blocks of a broken response, see `loose_tokens`.
 
     Returns:
       A Batch of numpy arrays.
@@ -155,14 +156,36 @@ def _spans(rows, turn_index, tokenizer, mode: str) -> dict[str, np.ndarray]:
         else token_masks(*arguments, mode=mode, include_tags=False)
     )
     mask = rows["response_mask"]
+    action = np.asarray(masks.action)
+    if mode != "paper":
+        action = action | loose_tokens(masks, mask)
     return {
-        "action_mask": np.asarray(masks.action) & mask,
+        "action_mask": action & mask,
         "subgoal_mask": np.asarray(masks.subgoal) & mask,
         "switch_mask": np.asarray(masks.switch) & mask,
         "value_low": np.argmax(masks.value_low, axis=1).astype(np.int32),
         "is_switch": np.asarray(masks.is_switch),
         "subgoal_ids": subgoal_ids(rows["response"], content.subgoal),
     }
+
+
+def loose_tokens(masks: TokenMasks, mask: np.ndarray) -> np.ndarray:
+    """Tokens in no block of a response that lacks a block.
+
+    The published code trains them on nothing, so that what breaks the form is never
+    discouraged, whatever the penalty: a small model's share of well-formed responses
+    fell from 99 % to 75 % in 130 iterations. Ours gives them the action's credit.
+
+    Args:
+      masks: of the responses, tags included.
+      mask: [N, R] bool, real tokens.
+
+    Returns:
+      [N, R] bool.
+    """
+    blocks = [np.asarray(m) for m in (masks.action, masks.subgoal, masks.switch)]
+    broken = ~np.all([block.any(axis=1) for block in blocks], axis=0)
+    return mask & broken[:, None] & ~np.any(blocks, axis=0)
 
 
 def _turns(episodes, rows, is_switch, plans, T: int) -> dict:
