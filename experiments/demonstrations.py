@@ -1,7 +1,5 @@
 """Games played by the scripted expert -> prompts and responses to imitate."""
 
-import concurrent.futures
-import multiprocessing
 import random
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -9,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hiper_jax.act.codec import Codec
+from hiper_jax.act.envs.parallel import mapper
 from hiper_jax.act.prompt import fit_prompt
 from hiper_jax.experiments import worlds
 from hiper_jax.experiments.config import World
@@ -41,12 +40,8 @@ def play(
         (game, make_env, demonstrate, noise, seed * 1_000_003 + i)
         for i, game in enumerate(games)
     ]
-    if workers <= 1:
-        yield from map(_play, jobs)
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context) as pool:
-        yield from pool.map(_play, jobs, chunksize=8)
+    with mapper(max(workers, 1)) as map_all:
+        yield from map_all(_play, jobs)
 
 
 def layout(actions: Sequence[str]) -> tuple[str, ...]:
