@@ -214,11 +214,11 @@ SHOP_READING = Reading(max_prompt=288, max_response=48)
 
 PRESETS = {
     "quickstart": Train(learn=OURS, lr_warmup=3, lr_end=0.1),
-    # More games than quickstart's: 400 would each come up 20 times.
+    # More games than quickstart's: 400 would each come up 13 times.
     "laptop": Train(
         world=World(train=3000),
         learn=dataclasses.replace(OURS, kl_coef=0.02),
-        num_updates=120,
+        num_updates=80,
         eval_every=40,
         lr_warmup=3,
         lr_end=0.05,
