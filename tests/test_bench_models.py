@@ -9,8 +9,8 @@ import pytest
 from hiper_jax import lm
 from hiper_jax import update as learning
 from hiper_jax.advantages import Settings
+from hiper_jax.experiments import bench_batch, bench_update
 from hiper_jax.experiments import bench_models as models
-from hiper_jax.experiments import bench_update
 
 SMALL = lm.tiny(64, width=16, depth=1, num_heads=2, num_kv_heads=1, head_dim=8)
 
@@ -34,7 +34,7 @@ def test_tokens_fed_are_within_a_tenth_of_the_real_ones():
 
 def test_the_count_of_fed_tokens_is_the_updates():
     """The numpy twin against the compiled update, which says what it is given."""
-    batch = bench_update.random_batch(np.random.default_rng(0), 64, B=4, T=5, scale=64)
+    batch = bench_batch.random_batch(np.random.default_rng(0), 64, B=4, T=5, scale=64)
     seen = []
 
     def score(params, tokens, start, targets, temperature):
@@ -65,7 +65,8 @@ def test_the_count_of_fed_tokens_is_the_updates():
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_both_updates_are_the_same(monkeypatch):
     """Losses and gradient norms agree, or `compare` raises."""
-    monkeypatch.setattr(bench_update, "published", lambda scale: (64, 16, (40, 80)))
+    for module in (bench_batch, bench_update):
+        monkeypatch.setattr(module, "published", lambda scale: (64, 16, (40, 80)))
     torch = pytest.importorskip("torch", reason="install the extra `parity`")
     torch.set_num_threads(1)
     flags = bench_update.Update(episodes=3, turns=4, chunk=4, their_chunk=5, rounds=1)
