@@ -150,7 +150,7 @@ OURS = Settings(
 )
 
 # Buying ends an episode, and with it all further penalties. They must cost less than
-# what is still to be won, or the agent learns to buy at once (see LOG.md).
+# what is still to be won, or buying at once is best (see LOG.md).
 OURS_SHOP = dataclasses.replace(
     OURS,
     invalid_action_penalty=0.01,
