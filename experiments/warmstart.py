@@ -26,6 +26,7 @@ from hiper_jax.experiments import agent as agents
 from hiper_jax.experiments import demonstrations, worlds
 from hiper_jax.experiments.config import (
     OURS,
+    OURS_SHOP,
     SHOP_READING,
     SMALL_SHOP,
     Reading,
@@ -255,7 +256,8 @@ def fit_critic(config: WarmStart, agent: agents.Agent, actor, critic, games):
     train = Train(world=config.world, reading=config.reading)
     shapes = shapes_of(config.reading, train.episodes, config.world.max_turns)
     frozen, tx = optax.set_to_zero(), optax.adam(config.critic_lr)
-    settings = dataclasses.replace(OURS, epochs=6, value_clip=1e3, kl_coef=0.0)
+    ours = OURS_SHOP if config.world.environment == "webshop" else OURS
+    settings = dataclasses.replace(ours, epochs=6, value_clip=1e3, kl_coef=0.0)
     update = learning.compile_update(
         learning.make_update(
             unscored,

@@ -145,6 +145,7 @@ def make_env(world: World) -> MakeEnv:
             human_goals=human_goals,
             seed=seed,
             items=items,
+            partial=world.shop.partial_reward,
             **limits,
         )
     from hiper_jax.act.envs.alfworld.world import AlfWorld

@@ -282,6 +282,19 @@ def test_purchase_pays_once_and_only_a_perfect_one(shop):
     assert info["task"] == goal["instruction_text"]
 
 
+def test_partial_reward_pays_the_scores_share(shop):
+    name = shop.goal_ids([0])[0]
+    goal = shop.goal(name)
+    for partial in (False, True):
+        env = webshop.WebShop(shop, reward=2.0, max_turns=9, partial=partial)
+        env.reset(name)
+        env.step(f"search[{goal['name']}]")
+        env.step(f"click[{goal['asin'].lower()}]")  # and no option chosen
+        _, reward, terminated, _, info = env.step("click[buy now]")
+        assert terminated and 0 < info["task_score"] < 1 and not info["won"]
+        assert reward == (2.0 * info["task_score"] if partial else 0.0)
+
+
 def test_admissible_actions_all_do_something(shop):
     env = webshop.WebShop(shop)
     _, info = env.reset(shop.goal_ids([0])[0])

@@ -28,6 +28,7 @@ class WebShop:
         *,
         max_turns: int = 50,
         reward: float = 10.0,
+        partial: bool = False,
     ):
         """
         Args:
@@ -35,11 +36,12 @@ class WebShop:
           goal: what to buy when `reset` names no task.
           max_turns: steps after which an episode is truncated.
           reward: of a purchase that scores exactly 1.
+          partial: any purchase earns its score's share of the reward.
         """
         if max_turns < 1:
             raise ValueError(f"max_turns must be at least 1, not {max_turns}.")
         self._shop, self._own_goal = shop, goal
-        self._max_turns, self._reward = max_turns, reward
+        self._max_turns, self._reward, self._partial = max_turns, reward, partial
         self._goal: dict[str, Any] | None = None
 
     def reset(self, task: str | None = None) -> Reset:
@@ -64,7 +66,8 @@ class WebShop:
         won = self._parts is not None and self._score == 1.0
         terminated = self._parts is not None
         truncated = not terminated and self._turns >= self._max_turns
-        reward = self._reward if won and not bought else 0.0
+        earned = self._score if self._partial else float(won)
+        reward = 0.0 if bought else self._reward * earned
         return self._page.observation, reward, terminated, truncated, self._info()
 
     def close(self) -> None:
@@ -176,7 +179,8 @@ def make_env(
     items: str | None = None,
     max_turns: int = 15,
     reward: float = 10.0,
+    partial: bool = False,
 ) -> WebShop:
     """One environment of the process's shared shop, for `functools.partial`."""
     shop = shared(directory, human_goals, seed, items)
-    return WebShop(shop, max_turns=max_turns, reward=reward)
+    return WebShop(shop, max_turns=max_turns, reward=reward, partial=partial)
