@@ -50,6 +50,7 @@ def test_the_gradient_is_that_of_two_plain_passes():
     batch = batch_of(small.episodes())
     update, state = program(agent, actor, critic, optax.sgd(1.0), optax.sgd(1.0))
     after, metrics, credit = update(state, batch)
+    credit = jax.device_get(credit)  # constants of the plain loss
     turns = [(b, t) for b in range(4) for t in range(6) if batch.valid[b, t]]
     starts = [
         t == 0 or batch.segment[b, t] != batch.segment[b, t - 1] for b, t in turns

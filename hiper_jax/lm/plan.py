@@ -236,7 +236,7 @@ def topology(name: str) -> list[Any]:
     """
     if importlib.util.find_spec("libtpu") is None:
         raise ModuleNotFoundError(
-            "Compiling for a TPU needs its compiler; install libtpu."
+            "Compiling for a TPU needs its compiler, libtpu; install the extra `aot`."
         )
     from jax.experimental import topologies
 
@@ -244,8 +244,9 @@ def topology(name: str) -> list[Any]:
         return list(topologies.get_topology_desc(name, platform="tpu").devices)
     except jax.errors.JaxRuntimeError as error:
         raise ValueError(
-            f"libtpu knows no slice {name!r}; name a generation and its chips, such "
-            "as v5e:2x4, v5p:2x2x4"
+            f"libtpu gives no slice {name!r}; name a generation and its chips, such as "
+            "v5e:2x4 or v5p:2x2x4, and let one process at a time use libtpu: "
+            f"{str(error).splitlines()[0]}"
         ) from error
 
 
