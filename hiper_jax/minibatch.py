@@ -1,8 +1,35 @@
-"""Which rows are in which minibatch: every turn once per epoch, in random order."""
+"""Minibatches: which rows are in which, and what their chunks add up to."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+
+class Totals(NamedTuple):
+    """Sizes of one minibatch, to which its chunks' means are weighed."""
+
+    tokens: Array  # [] int32, tokens that carry policy loss
+    turns: Array  # [] int32
+    starts: Array  # [] int32, turns that start a segment
+
+
+GAP = "sampler/log_prob_diff_mean"
+SUMMED = (
+    "loss/policy",
+    "loss/kl",
+    "loss/value_high",
+    "loss/value_low",
+    "loss/value_switch",
+    "policy/entropy",
+    "policy/clip_fraction",
+    "policy/approx_kl",
+    "policy/dual_clip_fraction",
+    GAP,
+)
+WORST = "sampler/log_prob_diff_max"
+ONCE = ("grad/actor", "grad/critic", WORST)
 
 
 def shuffled(key: Array, trained: Array) -> Array:

@@ -9,7 +9,7 @@ there are is data, not shape.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,15 @@ from hiper_jax.loss import (
     token_advantage,
     value_loss,
 )
-from hiper_jax.minibatch import minibatch, shuffled
+from hiper_jax.minibatch import (
+    GAP,
+    ONCE,
+    SUMMED,
+    WORST,
+    Totals,
+    minibatch,
+    shuffled,
+)
 
 # (params, tokens [C, L], start [C], targets [C, R], below 0 on padding, temperature)
 #   -> log-probs [C, R], entropies [C, R]
@@ -257,6 +265,29 @@ def make_update(
                 parts[f"loss/value_{name}"] = error
             return loss, (parts, jnp.max(gap))
 
+        def gradient(params, *chunk):
+            """Of chunk_loss, one network after the other where there are two.
+
+            What the first keeps for its gradient is gone before the second begins.
+            """
+            if joint:
+                (_, (parts, gap)), grad = jax.value_and_grad(chunk_loss, has_aux=True)(
+                    params, *chunk
+                )
+                return grad, parts, gap
+
+            def of(part, which):
+                whole = (part, params[1]) if which == 0 else (params[0], part)
+                return chunk_loss(whole, *chunk)
+
+            alone = jax.value_and_grad(of, has_aux=True)
+            (_, (parts, gap)), to_actor = alone(params[0], 0)
+            to_actor, critic = lax.optimization_barrier((to_actor, params[1]))
+            (_, (values, _)), to_critic = alone(critic, 1)
+            # Each pass is used for its own network; the rest of it is never computed.
+            parts |= {k: v for k, v in values.items() if k.startswith("loss/value")}
+            return (to_actor, to_critic), parts, gap
+
         def minibatch_step(i, carry):
             actor, critic, actor_opt, critic_opt, ranks, count, metrics = carry
             slots, used = minibatch(ranks, i, count, batch.num_turns, M)
@@ -276,12 +307,8 @@ def make_update(
                 here = lax.dynamic_slice(used, (place,), (C,))
                 # An unused slot may name a long row: it must not set the length.
                 rows = jnp.where(here, rows, rows[-1])
-                (_, (parts, gap)), grad = cut(
-                    lambda tokens, rows, here: jax.value_and_grad(
-                        chunk_loss, has_aux=True
-                    )(params, tokens, rows, here, totals),
-                    rows,
-                    here,
+                grad, parts, gap = cut(
+                    lambda *chunk: gradient(params, *chunk, totals), rows, here
                 )
                 grads, losses, worst = sums
                 return (
@@ -354,31 +381,6 @@ def make_update(
         return state, metrics | credit_metrics(batch, credit, old_low), credit
 
     return update
-
-
-class Totals(NamedTuple):
-    """Sizes of one minibatch, to which its chunks' means are weighed."""
-
-    tokens: Array  # [] int32, tokens that carry policy loss
-    turns: Array  # [] int32
-    starts: Array  # [] int32, turns that start a segment
-
-
-GAP = "sampler/log_prob_diff_mean"
-SUMMED = (
-    "loss/policy",
-    "loss/kl",
-    "loss/value_high",
-    "loss/value_low",
-    "loss/value_switch",
-    "policy/entropy",
-    "policy/clip_fraction",
-    "policy/approx_kl",
-    "policy/dual_clip_fraction",
-    GAP,
-)
-WORST = "sampler/log_prob_diff_max"
-ONCE = ("grad/actor", "grad/critic", WORST)
 
 
 def _expect(who: str, shape: tuple[int, ...], *arrays: Array):

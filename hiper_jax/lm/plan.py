@@ -94,15 +94,15 @@ def update(config: LMConfig, mesh: Mapping[str, int], job: Job) -> Parts:
     size = jnp.dtype(c.dtype).itemsize
     rows = -(-job.chunk // _ways(mesh))
     here = rows * tokens
-    networks = 1 if job.shared else 2
     parts = held | {
         # The sum over a minibatch's chunks, and what the chunk at hand adds to it.
         "gradients": 2 * (held["actor"] + held["critic"]),
         # Tokens, and six arrays [N, R]: three of 4 bytes, four masks of 1.
         "batch": job.rows * (4 * tokens + 12 * job.response),
-        "kept activations": networks * c.depth * _kept(c, mesh, job) * here * size,
+        # Of one network: the update takes gradients one after the other.
+        "kept activations": c.depth * _kept(c, mesh, job) * here * size,
         "one layer": _layer(c, mesh) * here * size + _scores(c, mesh, rows, tokens),
-        "gathered weights": _gathered(c, mesh, 0 if job.rank else networks),
+        "gathered weights": _gathered(c, mesh, 0 if job.rank else 1),
         "logits": _logits(c, mesh, job),
     }
     return parts | {"total": sum(parts.values())}
