@@ -215,13 +215,14 @@ SMALL_SHOP = World(environment="webshop", max_turns=15)
 SHOP_READING = Reading(max_prompt=288, max_response=48)
 
 PRESETS = {
-    "quickstart": Train(learn=OURS, lr_warmup=3, lr_end=0.1),
-    # More games than quickstart's: 400 would each come up 13 times.
+    "quickstart": Train(learn=OURS, actor_lr=2e-4, lr_warmup=3, lr_end=0.1),
+    # More games than quickstart's: 400 would each come up 32 times.
     "laptop": Train(
         world=World(train=3000),
-        learn=dataclasses.replace(OURS, kl_coef=0.02),
-        num_updates=80,
-        eval_every=40,
+        learn=OURS,
+        num_updates=200,
+        eval_every=50,
+        actor_lr=1.5e-4,
         lr_warmup=3,
         lr_end=0.05,
     ),
@@ -264,6 +265,7 @@ PRESETS = {
         # Episodes have six turns here, a quarter of ALFWorld's.
         episodes=128,
         slots=128,
+        actor_lr=1e-4,
         lr_warmup=3,
         lr_end=0.1,
         eval_episodes=250,
