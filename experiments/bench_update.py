@@ -133,8 +133,8 @@ def our_side(config: lm.LMConfig, flags: Update, scale: int):
         jnp.copy, {k: v for k, v in params.items() if k != "head"}
     )
     critic["value"] = jax.random.normal(jax.random.key(2), critic["value"].shape) * 0.02
-    agent = agents.Agent(config, config, None, None)
-    score = agents.score(agent, flags.remat)
+    agent = agents.Agent(config, config, None, None, remat=flags.remat)
+    score = agents.score(agent)
     one = jax.jit(score)
     chunk = min(flags.chunk, len(batch.start))
     old = [
@@ -152,7 +152,7 @@ def our_side(config: lm.LMConfig, flags: Update, scale: int):
     update = learning.compile_update(
         learning.make_update(
             score,
-            agents.read_values(agent, flags.remat),
+            agents.read_values(agent),
             *optimizers,
             settings_of(flags),
             length_buckets=published(scale)[2],
