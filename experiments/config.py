@@ -135,8 +135,11 @@ class Train:
     """Adam's learning rate for the actor."""
     critic_lr: float = 1e-3
     """Adam's learning rate for the critic."""
+    critic_first: int = 0
+    """Iterations at the start in which only the critic learns. Where its values are off,
+    advantages say little but that: most turns then lose, whatever was done."""
     lr_warmup: int = 0
-    """Iterations over which the actor's learning rate rises."""
+    """Iterations over which the actor's learning rate then rises."""
     lr_end: float = 1.0
     """Share of the actor's learning rate left at the end; it falls linearly."""
     max_grad_norm: float = 1.0
@@ -189,6 +192,7 @@ OURS_SHOP = dataclasses.replace(
     invalid_action_penalty=0.01,
     keep_consistency_penalty=-0.01,
     gamma=1.0,
+    minibatch=128,
 )
 
 # The published settings for ALFWorld (spec: arXiv 2602.16165 and its scripts).
@@ -265,7 +269,10 @@ PRESETS = {
         # Episodes have six turns here, a quarter of ALFWorld's.
         episodes=128,
         slots=128,
-        actor_lr=1e-4,
+        # The critic of the warm start knows another reward.
+        critic_first=4,
+        num_updates=28,
+        actor_lr=2e-4,
         lr_warmup=3,
         lr_end=0.1,
         eval_episodes=250,

@@ -186,9 +186,9 @@ def build(config: configs.Train, agent: agents.Agent, shapes: Shapes | None = No
     txs = optimizers(config)
 
     def schedule(step):
-        rising = (step + 1) / max(config.lr_warmup, 1)
+        rising = (step + 1 - config.critic_first) / max(config.lr_warmup, 1)
         fallen = 1 - (1 - config.lr_end) * step / config.num_updates
-        return jax.numpy.minimum(rising, 1.0) * fallen
+        return jax.numpy.clip(rising, 0.0, 1.0) * fallen
 
     settings = dataclasses.replace(config.learn, temperature=config.temperature)
     update = placement.compiled_update(
