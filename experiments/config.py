@@ -136,8 +136,8 @@ class Train:
     critic_lr: float = 1e-3
     """Adam's learning rate for the critic."""
     critic_first: int = 0
-    """Iterations at the start in which only the critic learns. Where its values are off,
-    advantages say little but that: most turns then lose, whatever was done."""
+    """Iterations at the start in which only the critic learns. Where its values are
+    off, advantages say little but that: most turns then lose, whatever was done."""
     lr_warmup: int = 0
     """Iterations over which the actor's learning rate then rises."""
     lr_end: float = 1.0

@@ -6,6 +6,7 @@ The loop is `train` and reads top to bottom; what it calls is pure or lives abov
 import dataclasses
 import pathlib
 import time
+from collections.abc import Callable
 
 import jax
 import optax
@@ -185,18 +186,13 @@ def build(config: configs.Train, agent: agents.Agent, shapes: Shapes | None = No
     )
     txs = optimizers(config)
 
-    def schedule(step):
-        rising = (step + 1 - config.critic_first) / max(config.lr_warmup, 1)
-        fallen = 1 - (1 - config.lr_end) * step / config.num_updates
-        return jax.numpy.clip(rising, 0.0, 1.0) * fallen
-
     settings = dataclasses.replace(config.learn, temperature=config.temperature)
     update = placement.compiled_update(
         agent,
         *txs,
         settings,
         length_buckets=shapes.lengths,
-        schedule=schedule,
+        schedule=schedule_of(config),
     )
     bind = agents.sampler_of(agent, config.reading, shapes)
 
@@ -204,6 +200,17 @@ def build(config: configs.Train, agent: agents.Agent, shapes: Shapes | None = No
         return placement.fresh_state(agent, actor, critic, *txs, key)
 
     return update, bind, fresh, shapes
+
+
+def schedule_of(config: configs.Train) -> Callable:
+    """Iteration -> factor on the actor's steps: nought, rising, then falling."""
+
+    def schedule(step):
+        rising = (step + 1 - config.critic_first) / max(config.lr_warmup, 1)
+        fallen = 1 - (1 - config.lr_end) * step / config.num_updates
+        return jax.numpy.clip(rising, 0.0, 1.0) * fallen
+
+    return schedule
 
 
 def optimizers(config: configs.Train) -> list[optax.GradientTransformation]:

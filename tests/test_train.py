@@ -171,6 +171,20 @@ def test_a_start_that_fails_leaves_the_folder_free(setting, tmp_path):
     assert not folder.exists()
 
 
+def test_the_critic_can_learn_first(setting):
+    """The actor's steps are nought until then, and rise afterwards."""
+    config = dataclasses.replace(
+        setting, critic_first=2, lr_warmup=2, lr_end=0.5, num_updates=10
+    )
+    steps = [float(training.schedule_of(config)(step)) for step in range(10)]
+    assert steps[:2] == [0.0, 0.0] and steps[2] > 0
+    np.testing.assert_allclose(steps[2:4], [0.5 * 0.9, 0.85])
+    plain = training.schedule_of(dataclasses.replace(config, critic_first=0))
+    np.testing.assert_allclose(float(plain(0)), 0.5)
+    plain = training.schedule_of(setting)  # neither: constant
+    np.testing.assert_allclose([float(plain(s)) for s in (0, 3)], 1.0)
+
+
 def test_eval_reads_the_newest_checkpoint(whole, tmp_path):
     record = examine(
         str(whole),
