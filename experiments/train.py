@@ -37,8 +37,8 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
       ValueError, FileNotFoundError: something in the settings cannot work.
     """
     began = time.monotonic()
-    configs.check(config)
     worlds.check_data(config.world)
+    configs.check(config)
     model = configs.start_of(config)
     mesh = placement.lay_out(model, config)
     run = pathlib.Path(config.out or f"runs/{name}-{config.seed}")
