@@ -18,14 +18,13 @@ import numpy as np
 
 from hiper_jax import lm
 from hiper_jax.experiments.provenance import commit
-from hiper_jax.lm import weights
+from hiper_jax.lm import known, weights
 
 # Lengths of the published runs, tokens: prompts, and the room both sides leave.
 SHORTEST, MEAN, LONGEST = 513, 745, 1681
 RESPONSES = (30, 46)
 MAX_PROMPT, MAX_RESPONSE = 2048, 512
 
-QWEN = dict(vocab_size=151936, head_dim=64, max_positions=32768)
 MODELS = {
     "tiny": lm.tiny(880),
     "wide": lm.tiny(
@@ -37,40 +36,7 @@ MODELS = {
         head_dim=64,
         mlp_width=4864,
     ),
-    "smollm2-135m": lm.LMConfig(
-        vocab_size=49152,
-        width=576,
-        depth=30,
-        num_heads=9,
-        num_kv_heads=3,
-        head_dim=64,
-        mlp_width=1536,
-        family="llama",
-        qkv_bias=False,
-        rope_theta=1e5,
-        rms_eps=1e-5,
-        max_positions=8192,
-    ),
-    "qwen2.5-0.5b": lm.LMConfig(
-        **QWEN, width=896, depth=24, num_heads=14, num_kv_heads=2, mlp_width=4864
-    ),
-    "qwen2.5-1.5b": lm.LMConfig(
-        **QWEN | {"head_dim": 128},
-        width=1536,
-        depth=28,
-        num_heads=12,
-        num_kv_heads=2,
-        mlp_width=8960,
-    ),
-    "qwen2.5-7b": lm.LMConfig(
-        **QWEN | {"head_dim": 128, "vocab_size": 152064},
-        width=3584,
-        depth=28,
-        num_heads=28,
-        num_kv_heads=4,
-        mlp_width=18944,
-        tied=False,
-    ),
+    **known.MODELS,
 }
 
 
