@@ -16,6 +16,7 @@ from hiper_jax.act.codec import Codec, load_codec
 from hiper_jax.act.generate import make_generate, respond
 from hiper_jax.act.pieces import piece_table
 from hiper_jax.act.rollout import Reader, Sampled
+from hiper_jax.act.stack import stack
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments.config import Reading
 from hiper_jax.experiments.shapes import Shapes
@@ -179,6 +180,20 @@ def reader_of(agent: Agent, reading: Reading, environment: str) -> Reader:
         environment=environment,
         mode=reading.mode,
         keep_copies=reading.keep_copies,
+    )
+
+
+def stacked(agent: Agent, episodes, reading: Reading, shapes: Shapes, *, max_turns):
+    """The Batch of some episodes, in the one shape that a run's update takes."""
+    return stack(
+        episodes,
+        agent.pieces,
+        max_turns=max_turns,
+        max_response=reading.max_response,
+        pad_id=agent.codec.pad_id,
+        mode=reading.mode,
+        row_buckets=shapes.rows,
+        length_buckets=shapes.lengths[-1:],
     )
 
 

@@ -14,7 +14,6 @@ import optax
 from hiper_jax import update as learning
 from hiper_jax import workdir
 from hiper_jax.act.rollout import rollout
-from hiper_jax.act.stack import stack
 from hiper_jax.experiments import agent as agents
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import placement, report, tables, trained, watch, worlds
@@ -123,15 +122,12 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
                     max_turns=config.world.max_turns,
                     on_turn=watch.progress(f"iteration {step + 1}: rollout"),
                 )
-                batch = stack(
+                batch = agents.stacked(
+                    agent,
                     episodes,
-                    agent.pieces,
+                    config.reading,
+                    shapes,
                     max_turns=config.world.max_turns,
-                    max_response=config.reading.max_response,
-                    pad_id=agent.codec.pad_id,
-                    mode=config.reading.mode,
-                    row_buckets=shapes.rows,
-                    length_buckets=shapes.lengths[-1:],
                 )
                 with guard():  # state and files change together
                     clock.lap("other")

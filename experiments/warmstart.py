@@ -21,7 +21,6 @@ from hiper_jax.act.codec import load_codec
 from hiper_jax.act.pieces import piece_table
 from hiper_jax.act.prompt import build_prompt
 from hiper_jax.act.rollout import rollout
-from hiper_jax.act.stack import stack
 from hiper_jax.experiments import agent as agents
 from hiper_jax.experiments import demonstrations, worlds
 from hiper_jax.experiments.config import (
@@ -282,15 +281,12 @@ def fit_critic(config: WarmStart, agent: agents.Agent, actor, critic, games):
                 reader,
                 max_turns=config.world.max_turns,
             )
-            batch = stack(
+            batch = agents.stacked(
+                agent,
                 episodes,
-                agent.pieces,
+                config.reading,
+                shapes,
                 max_turns=config.world.max_turns,
-                max_response=config.reading.max_response,
-                pad_id=agent.codec.pad_id,
-                mode=config.reading.mode,
-                row_buckets=shapes.rows,
-                length_buckets=shapes.lengths[-1:],
             )
             state, metrics, _ = update(state, batch)
             won = np.mean([e.won for e in episodes])
