@@ -241,7 +241,9 @@ def dense(equation: str, x: Array, w: Params, name: str) -> Array:
     `name_a` [inputs, rank] and `name_b` [rank, outputs] are there if an adapter was
     attached, see `lora`.
     """
-    y = jnp.einsum(equation, x, w[name].astype(x.dtype))
+    flat = x.reshape(-1, *x.shape[2:])
+    y = jnp.einsum(equation.replace("nl", "n"), flat, w[name].astype(x.dtype))
+    y = y.reshape(*x.shape[:2], *y.shape[1:])
     if f"{name}_a" not in w:
         return y
     left, out = equation.split("->")
@@ -268,11 +270,25 @@ def rope(config: LMConfig, positions: Array) -> tuple[Array, Array]:
     return jnp.cos(angle)[:, :, None] * factor, jnp.sin(angle)[:, :, None] * factor
 
 
+@jax.custom_vjp
 def rotate(x: Array, rotation: tuple[Array, Array]) -> Array:
     """Rotates pairs (i, i + h / 2) of x [N, L, G, h] by their position's angles."""
     cos, sin = rotation
     a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
+
+
+def _rotate_forward(x, rotation):
+    return rotate(x, rotation), rotation
+
+
+def _rotate_backward(rotation, gradient):
+    """A rotation's transpose is the rotation back; angles are data, not weights."""
+    cos, sin = rotation
+    return rotate(gradient, (cos, -sin)), None
+
+
+rotate.defvjp(_rotate_forward, _rotate_backward)
 
 
 # XLA's loop on CPU copies each layer's weights: so few layers are unrolled.
