@@ -13,7 +13,7 @@ from typing import Any, Literal
 import jax
 
 from hiper_jax import workdir
-from hiper_jax.experiments import aot, placement
+from hiper_jax.experiments import aot, placement, presets
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import plan as planning
 from hiper_jax.lm import plan, sharding
@@ -120,7 +120,7 @@ def main(asked: Compile) -> None:
 
 def published(asked: Compile) -> configs.Train:
     """The published settings, with what was asked for."""
-    base = configs.preset("alfworld-1.5b")
+    base = presets.preset("alfworld-1.5b")
     return dataclasses.replace(
         base,
         learn=dataclasses.replace(base.learn, chunk=asked.chunk),

@@ -9,7 +9,7 @@ import jax
 from hiper_jax import workdir
 from hiper_jax.experiments import agent as agents
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import trained, worlds
+from hiper_jax.experiments import presets, trained, worlds
 from hiper_jax.experiments.evaluate import evaluate
 from hiper_jax.experiments.shapes import shapes_of
 from hiper_jax.experiments.tables import summary
@@ -48,7 +48,7 @@ def examine(
       FileNotFoundError, ValueError: nothing there, or of another shape.
     """
     folder = pathlib.Path(checkpoint)
-    config = configs.preset(preset)
+    config = presets.preset(preset)
     if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
         record = json.loads((folder / "config.json").read_text())
         record.pop("provenance", None)

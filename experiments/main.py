@@ -112,16 +112,17 @@ def _dispatch(argv: list[str]) -> int | None:
 
 
 def _usage() -> str:
-    from hiper_jax.experiments.config import PRESETS
+    from hiper_jax.experiments.presets import PRESETS
 
     return USAGE.format(presets=", ".join(PRESETS), benches=", ".join(BENCHES))
 
 
 def _train(argv: list[str]) -> None:
     from hiper_jax.experiments import config as configs
+    from hiper_jax.experiments import presets
 
-    name, argv = _word(argv, "train", "a preset: " + ", ".join(configs.PRESETS))
-    default = configs.preset(name)
+    name, argv = _word(argv, "train", "a preset: " + ", ".join(presets.PRESETS))
+    default = presets.preset(name)
     if "--config" in argv:
         at = argv.index("--config")
         if at + 1 == len(argv):

@@ -60,14 +60,13 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     root_key = jax.random.key(config.seed)
     state = fresh(actor, critic, jax.random.key_data(root_key))
     del actor, critic
+    log = watch.logger(config, name)
     if not config.resume:
         claim(run, config, name)
     else:
         state, _ = workdir.restore(run, state)
         workdir.truncate_after(run, int(state.step))
         print(f"resuming after iteration {int(state.step)}")
-
-    log = watch.logger(config, name)
 
     with (
         worlds.open_pool(config.world, config.slots) as pool,

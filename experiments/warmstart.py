@@ -23,16 +23,9 @@ from hiper_jax.act.prompt import build_prompt
 from hiper_jax.act.rollout import rollout
 from hiper_jax.experiments import agent as agents
 from hiper_jax.experiments import demonstrations, worlds
-from hiper_jax.experiments.config import (
-    OURS,
-    OURS_SHOP,
-    SHOP_READING,
-    SMALL_SHOP,
-    Reading,
-    Train,
-    World,
-)
+from hiper_jax.experiments.config import Reading, Train, World
 from hiper_jax.experiments.imitate import imitate
+from hiper_jax.experiments.presets import OURS, OURS_SHOP, SHOP_READING, SMALL_SHOP
 from hiper_jax.experiments.shapes import shapes_of
 from hiper_jax.experiments.tokenizer import PHRASES, SHOP_PHRASES, train_tokenizer
 from hiper_jax.lm import heads

@@ -21,10 +21,17 @@ def logger(config: Train, name: str):
     except ImportError:
         raise ValueError(
             "--wandb needs the extra: pip install 'hiper-jax[wandb]'"
-        ) from (None)
-    session = wandb.init(
-        project="hiper_jax", name=f"{name}-{config.seed}", config=vars(config)
-    )
+        ) from None
+    try:
+        session = wandb.init(
+            project="hiper_jax",
+            name=f"{name}-{config.seed}",
+            config=dataclasses.asdict(config),
+        )
+    except wandb.errors.Error as error:
+        raise ValueError(
+            f"--wandb: {error}; log in with `wandb login` or set WANDB_MODE=offline"
+        ) from None
     return lambda step, metrics: session.log(
         {k: float(v) for k, v in metrics.items()}, step=step
     )

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from hiper_jax.experiments import config as configs
+from hiper_jax.experiments import presets
 from hiper_jax.experiments.main import main
 
 
@@ -84,9 +85,9 @@ def test_help_explains_every_field(capsys, command):
 def test_settings_come_from_a_file(tmp_path):
     file = tmp_path / "more.json"
     file.write_text(json.dumps({"num_updates": 7, "world": {"max_turns": 9}}))
-    config = configs.replaced(configs.preset("quickstart"), configs.read_file(file))
+    config = configs.replaced(presets.preset("quickstart"), configs.read_file(file))
     assert config.num_updates == 7 and config.world.max_turns == 9
-    assert config.learn == configs.preset("quickstart").learn
+    assert config.learn == presets.preset("quickstart").learn
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_settings_come_from_a_file(tmp_path):
 )
 def test_a_wrong_setting_in_a_file_is_named(values, words):
     with pytest.raises(ValueError, match=words):
-        configs.replaced(configs.preset("quickstart"), values)
+        configs.replaced(presets.preset("quickstart"), values)
 
 
 def test_a_file_that_is_no_mapping_is_refused(tmp_path):

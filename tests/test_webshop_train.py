@@ -16,7 +16,7 @@ from hiper_jax.act.prompt import build_prompt, fit_prompt
 from hiper_jax.act.rollout import Reader, Sampled, rollout
 from hiper_jax.experiments import agent as agents
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import demonstrations, tables, watch, worlds
+from hiper_jax.experiments import demonstrations, presets, tables, watch, worlds
 from hiper_jax.experiments.examine import examine
 from hiper_jax.experiments.main import main
 from hiper_jax.experiments.report import write_report
@@ -183,9 +183,9 @@ def test_the_settings_of_a_shop_reach_its_environments(world):
 
 
 def test_an_old_runs_settings_still_load():
-    old = dataclasses.asdict(configs.preset("quickstart"))
+    old = dataclasses.asdict(presets.preset("quickstart"))
     del old["world"]["shop"]
-    assert configs.replaced(configs.Train(), old) == configs.preset("quickstart")
+    assert configs.replaced(configs.Train(), old) == presets.preset("quickstart")
 
 
 # --- warm start ----------------------------------------------------------------------
@@ -237,12 +237,12 @@ def test_a_products_code_is_one_token(world, begun):
 
 
 def test_the_warm_start_that_comes_with_us_fits_its_shop():
-    folder = configs.start_of(configs.preset("webshop-quickstart"))
+    folder = configs.start_of(presets.preset("webshop-quickstart"))
     agent, _, _ = agents.load(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     assert size < 4.3e6
     assert agent.config.vocab_size == agent.codec.vocab_size
-    assert configs.start_of(configs.preset("quickstart")) == configs.WARM_START
+    assert configs.start_of(presets.preset("quickstart")) == configs.WARM_START
 
 
 def test_a_warm_start_for_another_world_is_refused():
@@ -259,7 +259,7 @@ def run(folder, world, begun) -> pathlib.Path:
         model=str(begun[1]),
         world=world,
         reading=configs.Reading(max_prompt=220, max_response=12),
-        learn=dataclasses.replace(configs.OURS, minibatch=8, chunk=4),
+        learn=dataclasses.replace(presets.OURS, minibatch=8, chunk=4),
         num_updates=2,
         episodes=4,
         slots=4,

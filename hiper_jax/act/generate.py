@@ -138,13 +138,16 @@ def make_generate(
 
         def draw(logits, step):
             scaled = logits / jnp.where(temperature > 0, temperature, 1.0)
-            step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
-            uniform = jax.vmap(jax.random.uniform)(step_keys)
-            token = jnp.where(
-                temperature > 0,
-                inverse_cdf(jax.nn.softmax(scaled, axis=-1), uniform),
-                jnp.argmax(scaled, axis=-1).astype(jnp.int32),
-            )
+
+            def at_random(scaled):
+                step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
+                uniform = jax.vmap(jax.random.uniform)(step_keys)
+                return inverse_cdf(jax.nn.softmax(scaled, axis=-1), uniform)
+
+            def likeliest(scaled):
+                return jnp.argmax(scaled, axis=-1).astype(jnp.int32)
+
+            token = jax.lax.cond(temperature > 0, at_random, likeliest, scaled)
             chosen = jnp.take_along_axis(scaled, token[:, None], axis=1)[:, 0]
             return token, chosen - jax.nn.logsumexp(scaled, axis=-1)
 

@@ -69,9 +69,12 @@ def prefill(
     rows = tokens.shape[0]
     rotation = qwen.rope(config, qwen.count_positions(tokens, None))
 
+    def look(q, k, v):
+        return attention(q, k, v), tuple(place(a, KEPT) for a in heads_first((k, v)))
+
     def step(x, w):
-        x, kept = qwen.block(x, w, config, rotation, attention)
-        return place(x, ACTIVATION), tuple(place(a, KEPT) for a in heads_first(kept))
+        x, kept = qwen.block(x, w, config, rotation, look)
+        return place(x, ACTIVATION), kept
 
     x = place(qwen.embed(params, config, tokens, constrain), ACTIVATION)
     layers = params["layers"]
@@ -131,31 +134,26 @@ def decode_step(
     rotation = qwen.rope(config, (cache.lengths + cache.count)[:, None])
     width, room = (jax.tree.leaves(a)[0].shape[-2] for a in (cache.prompt_k, cache.k))
     prompt = jnp.arange(width)[None] < cache.lengths[:, None]
-    response = jnp.arange(room)[None] < cache.count
-
-    def step(x, w, prompt_k, prompt_v, past_k, past_v):
-        def look(q, k, v):
-            parts = (
-                (prompt_k, prompt_v, prompt),
-                (past_k, past_v, response),
-                (*heads_first((k, v)), jnp.ones((1, 1), bool)),
-            )
-            return attend_cache(q, parts)
-
-        x, kept = qwen.block(x, w, config, rotation, look)
-        return place(x, ACTIVATION), tuple(place(a, KEPT) for a in heads_first(kept))
+    response = jnp.arange(room)[None] <= cache.count
 
     def write(past, new):
+        new = place(new, KEPT)
         return jax.lax.dynamic_update_slice_in_dim(past, new, cache.count, axis=-2)
+
+    def step(x, w, prompt_k, prompt_v, past_k, past_v):
+        def look(q, *new):
+            # Written before it is read, the cache needs no copy.
+            k, v = map(write, (past_k, past_v), heads_first(new))
+            parts = (prompt_k, prompt_v, prompt), (k, v, response)
+            return attend_cache(q, parts), (k, v)
+
+        x, kept = qwen.block(x, w, config, rotation, look)
+        return place(x, ACTIVATION), kept
 
     x = place(qwen.embed(params, config, token[:, None], constrain), ACTIVATION)
     x, (k, v) = qwen.over_layers(step, x, params["layers"], *cache[:4])
     hidden = qwen.rms_norm(x, params["norm"], config.rms_eps)[:, 0]
-    cache = cache._replace(
-        k=jax.tree.map(write, cache.k, k),
-        v=jax.tree.map(write, cache.v, v),
-        count=cache.count + 1,
-    )
+    cache = cache._replace(k=k, v=v, count=cache.count + 1)
     return _scores(params, config, hidden, constrain), cache
 
 

@@ -135,7 +135,7 @@ def forward(
 
     def step(x, layer):
         def look(q, k, v):
-            return attention(q, k, v, segment)
+            return attention(q, k, v, segment), None
 
         x, _ = block(x, layer, config, rotation, look)
         return constrain(x, ("rows", "tokens", None)), None
@@ -194,8 +194,8 @@ def block(
     w: Params,
     config: LMConfig,
     rotation: tuple[Array, Array],
-    look: Callable[[Array, Array, Array], Array],
-) -> tuple[Array, tuple[Array, Array]]:
+    look: Callable[[Array, Array, Array], tuple[Array, Any]],
+) -> tuple[Array, Any]:
     """One layer: attention, then the gated MLP, each added to the stream.
 
     Args:
@@ -203,21 +203,23 @@ def block(
       w: one layer's weights (`abstract(config)["layers"]` without the layer axis).
       config: the shape of the model.
       rotation: cos and sin from `rope`.
-      look: attention, (q [N, L, H, h], k and v [N, L, G, h]) -> [N, L, H, h].
+      look: attention, (q [N, L, H, h], rotated k and v [N, L, G, h]) -> [N, L, H, h]
+        and what to keep.
 
     Returns:
-      [N, L, D] the stream, and this layer's rotated k and v, each [N, L, G, h].
+      [N, L, D] the stream, and what `look` kept.
     """
     h = rms_norm(x, w["attention_norm"], config.rms_eps)
     q, k, v = (heads(h, w, name, config, rotation) for name in "qkv")
-    return finish(x, look(q, k, v), w, config), (k, v)
+    attended, kept = look(q, k, v)
+    return finish(x, attended, w, config), kept
 
 
 def heads(
     h: Array, w: Params, name: str, config: LMConfig, rotation: tuple[Array, Array]
 ) -> Array:
     """Projects the normed stream h [N, L, D] to "q", "k" or "v": [N, L, heads, h]."""
-    y = dense("nld,dgh->nlgh", h, w, name)
+    y = dense("td,dgh->tgh", h, w, name)
     if config.qkv_bias:
         y = y + w[f"{name}_bias"].astype(h.dtype)[None, None]
     if name == "v":
@@ -229,27 +231,28 @@ def heads(
 
 def finish(x: Array, attended: Array, w: Params, config: LMConfig) -> Array:
     """Adds attention [N, L, H, h], then the MLP, to the stream x [N, L, D]."""
-    x = x + dense("nlgh,ghd->nld", attended, w, "o")
+    x = x + dense("tgh,ghd->td", attended, w, "o")
     h = rms_norm(x, w["mlp_norm"], config.rms_eps)
-    gate, up = (dense("nld,df->nlf", h, w, name) for name in ("gate", "up"))
-    return x + dense("nlf,fd->nld", jax.nn.silu(gate) * up, w, "down")
+    gate, up = (dense("td,df->tf", h, w, name) for name in ("gate", "up"))
+    return x + dense("tf,fd->td", jax.nn.silu(gate) * up, w, "down")
 
 
 def dense(equation: str, x: Array, w: Params, name: str) -> Array:
     """Maps x [N, L, inputs] by w[name] [inputs, outputs], plus a low-rank part if any.
 
     `name_a` [inputs, rank] and `name_b` [rank, outputs] are there if an adapter was
-    attached, see `lora`.
+    attached, see `lora`. The equation is of tokens in one row, [N * L, inputs]: summed
+    over two axes, the gradient of w is a slower product on a CPU.
     """
-    flat = x.reshape(-1, *x.shape[2:])
-    y = jnp.einsum(equation.replace("nl", "n"), flat, w[name].astype(x.dtype))
-    y = y.reshape(*x.shape[:2], *y.shape[1:])
-    if f"{name}_a" not in w:
-        return y
-    left, out = equation.split("->")
-    inputs, outputs = left.split(",")[0][2:], out[2:]
-    low = jnp.einsum(f"nl{inputs},{inputs}r->nlr", x, w[f"{name}_a"].astype(x.dtype))
-    return y + jnp.einsum(f"nlr,r{outputs}->{out}", low, w[f"{name}_b"].astype(x.dtype))
+    rows = x.shape[:2]
+    x = x.reshape(-1, *x.shape[2:])
+    y = jnp.einsum(equation, x, w[name].astype(x.dtype))
+    if f"{name}_a" in w:
+        left, out = equation.split("->")
+        inputs, outputs = left.split(",")[0][1:], out[1:]
+        low = jnp.einsum(f"t{inputs},{inputs}r->tr", x, w[f"{name}_a"].astype(x.dtype))
+        y += jnp.einsum(f"tr,r{outputs}->{out}", low, w[f"{name}_b"].astype(x.dtype))
+    return y.reshape(*rows, *y.shape[1:])
 
 
 def rms_norm(x: Array, scale: Array, eps: float) -> Array:
