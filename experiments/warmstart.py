@@ -85,9 +85,9 @@ def start(world: str) -> WarmStart:
             out="runs/warmstart-webshop",
             world=SMALL_SHOP,
             reading=SHOP_READING,
-            practice_worlds=2,
+            practice_worlds=3,
             vocab_size=1536,
-            steps=800,
+            steps=1000,
         )
     raise ValueError(f"there is no warm start for {world!r}; alfworld or webshop")
 
