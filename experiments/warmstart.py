@@ -54,8 +54,9 @@ class WarmStart:
     """Layers of the actor."""
     mlp_width: int = 256
     """Inner width of its MLPs."""
-    critic_depth: int = 1
-    """Layers of the critic, which start as the actor's first ones."""
+    critic_depth: int = 3
+    """Layers of the critic, which start as the actor's first ones. To see that what the
+    task names stands in the observation takes two at least."""
     steps: int = 1500
     """Optimizer steps of imitation."""
     batch: int = 32
