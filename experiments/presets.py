@@ -10,8 +10,9 @@ OURS = Settings(
     bootstrap="next_state",
     keep_penalty=0.0,
     keep_consistency_penalty=-0.02,
-    invalid_action_penalty=0.02,
-    penalize="inadmissible",
+    invalid_action_penalty=0.1,
+    # More, and the agent stops to take what it sees: taking is refused most often.
+    refused_penalty=0.03,
     lambda_turn=0.95,
     lambda_segment=0.95,
     gamma=0.98,
@@ -25,6 +26,7 @@ OURS = Settings(
 OURS_SHOP = dataclasses.replace(
     OURS,
     invalid_action_penalty=0.01,
+    refused_penalty=0.01,
     keep_consistency_penalty=-0.01,
     gamma=1.0,
     minibatch=128,
@@ -59,10 +61,11 @@ PRESETS = {
     # get further from the warm start, so it is held less.
     "laptop": Train(
         world=World(train=3000),
-        learn=dataclasses.replace(OURS, kl_coef=0.02),
-        num_updates=200,
-        eval_every=50,
-        actor_lr=2e-4,
+        learn=dataclasses.replace(OURS, kl_coef=0.03),
+        num_updates=180,
+        eval_every=45,
+        actor_lr=1.5e-4,
+        critic_lr=5e-4,
         lr_warmup=3,
         lr_end=0.05,
     ),

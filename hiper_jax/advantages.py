@@ -37,7 +37,7 @@ class Settings:
     keep_consistency_penalty: float = 0.0
     keep_consistency_requires_both: bool = True
     invalid_action_penalty: float = 0.0
-    penalize: str = "format"  # published; or "inadmissible": what the game refuses
+    refused_penalty: float = 0.0  # ours: off a whole action that the game refuses
     switch_rate_floor: float = 0.0
     switch_rate_floor_coef: float = 0.0
     clip_low: float = 0.2
@@ -83,17 +83,7 @@ def shaping_terms(batch: Batch, settings: Settings) -> dict[str, Array]:
         )
     )(batch.subgoal_id, batch.valid)
 
-    played = {
-        "format": batch.action_valid,
-        "inadmissible": batch.action_valid & batch.admissible,
-    }
-    if settings.penalize not in played:
-        raise ValueError(
-            f"penalize must be one of {sorted(played)}, but it is {settings.penalize!r}"
-        )
-
-    def term(names):
-        options = {name: getattr(settings, name) for name in names}
+    def term(played, **options):
         return jax.vmap(
             functools.partial(
                 shape_rewards,
@@ -104,11 +94,18 @@ def shaping_terms(batch: Batch, settings: Settings) -> dict[str, Array]:
             jnp.zeros_like(batch.reward),
             batch.valid,
             batch.switch,
-            played[settings.penalize],
+            played,
             changed,
         )
 
-    return {name: term(names) for name, names in TERMS.items()}
+    terms = {
+        name: term(batch.action_valid, **{o: getattr(settings, o) for o in options})
+        for name, options in TERMS.items()
+    }
+    # What cannot be read is penalised once, as invalid.
+    welcome = batch.admissible | ~batch.action_valid
+    refused = term(welcome, invalid_action_penalty=settings.refused_penalty)
+    return terms | {"refused": refused}
 
 
 def assign_credit(

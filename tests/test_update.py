@@ -143,23 +143,18 @@ def test_the_next_state_bootstrap_reads_the_row_after_the_last_turn():
     np.testing.assert_allclose(credit.return_low[lost, last], 0.0)
 
 
-def test_the_penalty_falls_on_broken_format_or_on_what_the_game_refuses():
+def test_broken_format_and_what_the_game_refuses_cost_apart():
     batch = batch_of(small.episodes())
     refused = np.zeros_like(batch.valid)
     refused[0, 1] = True
     batch = batch.replace(admissible=batch.valid & ~refused)
     zero = np.zeros(24, np.float32)
-    penalised = {}
-    for penalize in ("format", "inadmissible"):
-        settings = Settings(invalid_action_penalty=0.25, penalize=penalize)
-        credit = assign_credit(batch, zero, zero, zero, settings)
-        penalised[penalize] = np.asarray(credit.terms["invalid"])
+    settings = Settings(invalid_action_penalty=0.25, refused_penalty=0.1)
+    credit = assign_credit(batch, zero, zero, zero, settings)
     broken = batch.valid & ~batch.action_valid
-    np.testing.assert_allclose(penalised["format"], -0.25 * broken)
-    np.testing.assert_allclose(penalised["inadmissible"], -0.25 * (broken | refused))
-    assert broken.any()
-    with pytest.raises(ValueError, match="penalize"):
-        assign_credit(batch, zero, zero, zero, Settings(penalize="nothing"))
+    assert broken.any() and (refused & ~broken).any()
+    np.testing.assert_allclose(credit.terms["invalid"], -0.25 * broken)
+    np.testing.assert_allclose(credit.terms["refused"], -0.1 * (refused & ~broken))
 
 
 def test_learning_raises_the_probability_of_what_was_rewarded():
