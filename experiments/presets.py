@@ -6,8 +6,10 @@ from hiper_jax.advantages import Settings
 from hiper_jax.experiments.config import SMOLLM2, Reading, Shop, Train, World
 
 # Rewards are 1, not 10, so a value clip of 0.5 is half of all there is to know.
+# An episode that runs out of turns has lost: were it valued as if it went on, going in
+# circles would be worth what the critic hopes for, and never be unlearned.
 OURS = Settings(
-    bootstrap="next_state",
+    bootstrap="none",
     keep_penalty=0.0,
     keep_consistency_penalty=-0.02,
     invalid_action_penalty=0.1,
@@ -28,7 +30,7 @@ OURS_SHOP = dataclasses.replace(
     invalid_action_penalty=0.01,
     refused_penalty=0.01,
     keep_consistency_penalty=-0.01,
-    gamma=1.0,
+    gamma=0.97,
     minibatch=128,
 )
 
@@ -62,10 +64,11 @@ PRESETS = {
     "laptop": Train(
         world=World(train=3000),
         learn=dataclasses.replace(OURS, kl_coef=0.03),
-        num_updates=180,
-        eval_every=45,
+        num_updates=160,
+        eval_every=40,
         actor_lr=1.5e-4,
         critic_lr=5e-4,
+        critic_first=2,
         lr_warmup=3,
         lr_end=0.05,
     ),

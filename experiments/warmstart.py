@@ -250,7 +250,7 @@ def fit_critic(config: WarmStart, agent: agents.Agent, actor, critic, games):
     shapes = shapes_of(config.reading, train.episodes, config.world.max_turns)
     frozen, tx = optax.set_to_zero(), optax.adam(config.critic_lr)
     ours = OURS_SHOP if config.world.environment == "webshop" else OURS
-    settings = dataclasses.replace(ours, epochs=6, value_clip=1e3, kl_coef=0.0)
+    settings = dataclasses.replace(ours, epochs=3, value_clip=1e3, kl_coef=0.0)
     update = learning.compile_update(
         learning.make_update(
             unscored,
