@@ -18,7 +18,7 @@ OURS = Settings(
     lambda_turn=0.95,
     lambda_segment=0.95,
     gamma=0.98,
-    kl_coef=0.05,
+    kl_coef=0.03,
     minibatch=256,
     chunk=16,
 )
@@ -58,12 +58,20 @@ SMALL_SHOP = World(environment="webshop", max_turns=15)
 SHOP_READING = Reading(max_prompt=288, max_response=48)
 
 PRESETS = {
-    "quickstart": Train(learn=OURS, actor_lr=2e-4, lr_warmup=3, lr_end=0.1),
+    "quickstart": Train(
+        learn=OURS,
+        num_updates=30,
+        actor_lr=2e-4,
+        critic_lr=5e-4,
+        critic_first=1,
+        lr_warmup=3,
+        lr_end=0.3,
+    ),
     # More games than quickstart's: 400 would each come up 40 times. A long run has to
     # get further from the warm start, so it is held less.
     "laptop": Train(
         world=World(train=3000),
-        learn=dataclasses.replace(OURS, kl_coef=0.03),
+        learn=OURS,
         num_updates=160,
         eval_every=40,
         actor_lr=1.5e-4,
@@ -110,11 +118,12 @@ PRESETS = {
         # Episodes have six turns here, a quarter of ALFWorld's.
         episodes=128,
         slots=128,
-        critic_first=2,
-        num_updates=24,
+        num_updates=30,
         # Evaluated at 0.4: at 1 what goes wrong there hardly happens.
-        temperature=0.7,
-        actor_lr=2e-4,
+        temperature=0.8,
+        actor_lr=3e-4,
+        critic_lr=5e-4,
+        critic_first=2,
         lr_warmup=3,
         lr_end=0.1,
         eval_episodes=250,
