@@ -105,6 +105,11 @@ def warmstart(config: WarmStart) -> pathlib.Path:
     out = pathlib.Path(config.out)
     if (out / "config.json").exists():
         raise ValueError(f"{out} holds a model already; name another --out")
+    if not 1 <= config.critic_depth <= config.depth:
+        raise ValueError(
+            f"critic_depth must be 1 to {config.depth}, the actor's layers, got "
+            f"{config.critic_depth}"
+        )
     began = time.monotonic()
     games = worlds.manifest(
         config.world, worlds.games_folder(config.world), "train"

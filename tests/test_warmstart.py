@@ -41,6 +41,7 @@ def made(tmp_path_factory):
         width=32,
         mlp_width=48,
         depth=2,
+        critic_depth=1,
         critic_rounds=1,
     )
     return config, warmstart(config)
@@ -54,6 +55,12 @@ def test_a_warm_start_can_be_loaded_and_fits_in_eight_megabytes(made):
     assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 8e6
     assert float(np.abs(critic["value"]).max()) > 0  # the critic was fitted
     del actor
+
+
+def test_a_critic_deeper_than_its_actor_is_refused(made, tmp_path):
+    config = dataclasses.replace(made[0], out=str(tmp_path / "a"), critic_depth=3)
+    with pytest.raises(ValueError, match="1 to 2"):
+        warmstart(config)
 
 
 def test_a_folder_in_use_is_refused(made):

@@ -205,6 +205,7 @@ def begun(folder, world):
         width=32,
         mlp_width=48,
         depth=2,
+        critic_depth=1,
         critic_rounds=0,  # fitted in test_warmstart
     )
     return config, warmstart(config)
