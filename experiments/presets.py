@@ -72,7 +72,7 @@ PRESETS = {
     "laptop": Train(
         world=World(train=3000),
         learn=OURS,
-        num_updates=80,
+        num_updates=200,
         eval_every=40,
         actor_lr=1.5e-4,
         critic_lr=5e-4,
