@@ -10,6 +10,9 @@ from hiper_jax.experiments.config import SMOLLM2, Reading, Shop, Train, World
 # circles would be worth what the critic hopes for, and never be unlearned.
 OURS = Settings(
     bootstrap="none",
+    # A small model writes `KEEP` and then another subgoal: that is an act, and if
+    # nothing is learned from it, it stays.
+    switch_on_kept=True,
     keep_penalty=0.0,
     keep_consistency_penalty=-0.02,
     # Rare, so that it bends nothing, and dear: at 0.1 the form goes in long runs.

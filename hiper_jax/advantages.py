@@ -32,6 +32,7 @@ class Settings:
     bootstrap: str = "next_state"  # or "same_state" (published), "none"
     normalize: bool = True  # standardise each of the three advantages
     high_on_switch: bool = False  # A_high also on the switch block of boundaries
+    switch_on_kept: bool = False  # ours: A_switch also on subgoals of turns that keep
     keep_penalty: float = 0.0
     keep_penalty_mode: str = "fixed"  # or "normalized"
     keep_consistency_penalty: float = 0.0
@@ -152,6 +153,7 @@ def assign_credit(
         batch.has_subgoal,
         batch.has_switch,
         high_on_switch=settings.high_on_switch,
+        switch_on_kept=settings.switch_on_kept,
     )
     raw = estimate.advantage_low, estimate.advantage_high, estimate.advantage_switch
     finish = standardize if settings.normalize else lambda a, m: jnp.where(m, a, 0.0)

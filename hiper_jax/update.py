@@ -183,6 +183,7 @@ def make_update(
             batch.subgoal_mask,
             batch.switch_mask,
             high_on_switch=settings.high_on_switch,
+            switch_on_kept=settings.switch_on_kept,
         )
         advantage, mask = token_advantage(
             to_rows(credit.advantage_low),

@@ -13,6 +13,7 @@ def carrying(
     high_on_subgoal: bool = True,
     high_on_switch: bool = False,
     switch_on_switch: bool = True,
+    switch_on_kept: bool = False,
 ) -> tuple[Array, Array, Array]:
     """Where the three advantages land: on turns, or on the tokens of each turn.
 
@@ -26,6 +27,9 @@ def carrying(
       high_on_switch: A_high goes to their switch block, too.
       switch_on_switch: A_switch goes to the switch block of every turn; off with two
         critics and no gap term.
+      switch_on_kept: A_switch goes to the subgoal block of turns that keep, too: what
+        is written there as the kept subgoal is part of the decision. The published
+        code trains it on nothing.
 
     Returns:
       Three masks (low, high, switch), shaped as `action`: what `standardize` goes over
@@ -41,7 +45,8 @@ def carrying(
         high |= starts & subgoal
     if high_on_switch:
         high |= starts & switch
-    return action, high, switch if switch_on_switch else jnp.zeros_like(switch)
+    switch = switch if switch_on_switch else jnp.zeros_like(switch)
+    return action, high, switch | (~starts & subgoal) if switch_on_kept else switch
 
 
 def read_values(value: Array, position: Array) -> Array:
