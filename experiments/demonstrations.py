@@ -17,6 +17,7 @@ RESPONSE = (
     "<subgoal>{subgoal}</subgoal>{gap}"
     "<action>{action}</action>"
 )
+BUY = "click[buy now]"
 
 
 class Row(NamedTuple):
@@ -67,13 +68,14 @@ def _play(job):
     return demo
 
 
-def texts(demo, *, style: str, mistakes: float, rng: random.Random):
+def texts(demo, *, style: str, mistakes: float, haste: float, rng: random.Random):
     """Yields (prompt arguments, response text) of each turn.
 
     Args:
       demo: what the expert played.
       style: the wording of prompts; "terse" responses stand on one line.
       mistakes: how often a turn teaches an admissible action drawn at random.
+      haste: how often a turn that could buy teaches to buy, whatever is still to do.
       rng: where chance comes from.
     """
     history, subgoal = [], ""
@@ -81,9 +83,12 @@ def texts(demo, *, style: str, mistakes: float, rng: random.Random):
     for step in demo.steps:
         wrong = rng.random() < mistakes
         action = rng.choice(step.admissible_actions) if wrong else step.expert_action
+        switch, plan = step.switch, step.subgoal
+        if BUY in step.admissible_actions and rng.random() < haste:
+            switch, plan, action = subgoal != "buy", "buy", BUY
         response = RESPONSE.format(
-            switch="SWITCH" if step.switch else "KEEP",
-            subgoal=step.subgoal,
+            switch="SWITCH" if switch else "KEEP",
+            subgoal=plan,
             action=action,
             gap=gap,
         )
@@ -109,13 +114,16 @@ def rows(
     max_prompt: int,
     history_length: int,
     mistakes: float,
+    haste: float,
     seed: int,
 ) -> list[Row]:
     """Encodes demonstrations, a row per turn."""
     rng = random.Random(seed)
     out = []
     for demo in demos:
-        for prompt, response in texts(demo, style=style, mistakes=mistakes, rng=rng):
+        for prompt, response in texts(
+            demo, style=style, mistakes=mistakes, haste=haste, rng=rng
+        ):
             fitted = fit_prompt(
                 codec.encode_prompt,
                 max_prompt,

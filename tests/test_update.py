@@ -87,11 +87,17 @@ def test_padding_rows_change_nothing():
     close(results[0], results[1])
 
 
-def test_the_gradient_is_that_of_the_plain_loss():
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_gradient_is_that_of_the_plain_loss(kept):
     """Against the loss written out for the whole batch, without chunks."""
     agent, actor, critic = small.agent()
     settings = dataclasses.replace(
-        SETTINGS, minibatch=24, kl_coef=0.0, entropy_coef=0.0, keep_penalty=0.0
+        SETTINGS,
+        minibatch=24,
+        kl_coef=0.0,
+        entropy_coef=0.0,
+        keep_penalty=0.0,
+        switch_on_kept=kept,
     )
     batch = batch_of(small.episodes())
     update, state = program(settings, optax.sgd(1.0))
@@ -105,10 +111,13 @@ def test_the_gradient_is_that_of_the_plain_loss():
         )
         for n, (b, t) in enumerate(turns):
             starts = t == 0 or batch.segment[b, t] != batch.segment[b, t - 1]
+            decides = batch.switch_mask[n]
+            if kept and not starts:
+                decides = decides | batch.subgoal_mask[n]
             for spread, mask in (
                 (credit.advantage_low, batch.action_mask[n]),
                 (credit.advantage_high, batch.subgoal_mask[n] & starts),
-                (credit.advantage_switch, batch.switch_mask[n]),
+                (credit.advantage_switch, decides),
             ):
                 ratio = jnp.exp(log_prob[n] - batch.old_log_prob[n])
                 a = float(spread[b, t])

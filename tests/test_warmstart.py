@@ -77,7 +77,9 @@ def test_a_demonstration_reads_back_as_the_experts_move(made):
     world = dataclasses.replace(config.world, max_turns=30)
     (demo,) = demonstrations.play(games[:1], world, noise=0.3, seed=0, workers=1)
     rng = random.Random(0)
-    said = list(demonstrations.texts(demo, style="terse", mistakes=0.0, rng=rng))
+    said = list(
+        demonstrations.texts(demo, style="terse", mistakes=0.0, haste=0.5, rng=rng)
+    )
     assert len(said) == len(demo.steps)
     subgoal = ""
     for (prompt, response), step in zip(said, demo.steps, strict=True):

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import pathlib
+import random
 
 import numpy as np
 import pytest
 import small
 
-from hiper_jax import workdir
+from hiper_jax import read_response, workdir
 from hiper_jax.act.envs import webshop
 from hiper_jax.act.envs.env import accepts
 from hiper_jax.act.envs.webshop.make import make_shop
@@ -224,6 +225,30 @@ def test_a_demonstration_reads_back_as_the_experts_move(world):
     )
     assert any(demo.won for demo in demos)
     assert [demo.task for demo in demos] == list(games[:5])
+    unhurried, hurried = (
+        [said(demo, haste) for demo in demos if demo.won] for haste in (0.0, 1.0)
+    )
+    for demo in unhurried:
+        assert [r.action for r, _ in demo].index("click[buy now]") == len(demo) - 1
+    # In haste the first page of a product is bought from, whatever it shows.
+    for demo in hurried:
+        for reply, step in demo:
+            can = "click[buy now]" in step.admissible_actions
+            assert (reply.action == "click[buy now]") == can
+            assert (reply.subgoal == "buy") == can
+            assert reply.valid
+    assert sum(r.subgoal == "buy" for demo in hurried for r, _ in demo) > len(hurried)
+
+
+def said(demo, haste: float):
+    """What a demonstration teaches, read back, and where."""
+    rows = demonstrations.texts(
+        demo, style="terse", mistakes=0.0, haste=haste, rng=random.Random(0)
+    )
+    return [
+        (read_response(response), step)
+        for (_, response), step in zip(rows, demo.steps, strict=True)
+    ]
 
 
 def test_a_products_code_is_one_token(world, begun):
