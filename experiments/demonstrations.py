@@ -8,6 +8,7 @@ import numpy as np
 
 from hiper_jax.act.codec import Codec
 from hiper_jax.act.envs.parallel import mapper
+from hiper_jax.act.envs.webshop.pages import PURCHASE
 from hiper_jax.act.prompt import fit_prompt
 from hiper_jax.experiments import worlds
 from hiper_jax.experiments.config import World
@@ -17,7 +18,6 @@ RESPONSE = (
     "<subgoal>{subgoal}</subgoal>{gap}"
     "<action>{action}</action>"
 )
-BUY = "click[buy now]"
 
 
 class Row(NamedTuple):
@@ -84,8 +84,8 @@ def texts(demo, *, style: str, mistakes: float, haste: float, rng: random.Random
         wrong = rng.random() < mistakes
         action = rng.choice(step.admissible_actions) if wrong else step.expert_action
         switch, plan = step.switch, step.subgoal
-        if BUY in step.admissible_actions and rng.random() < haste:
-            switch, plan, action = subgoal != "buy", "buy", BUY
+        if PURCHASE in step.admissible_actions and rng.random() < haste:
+            switch, plan, action = subgoal != "buy", "buy", PURCHASE
         response = RESPONSE.format(
             switch="SWITCH" if switch else "KEEP",
             subgoal=plan,

@@ -45,8 +45,12 @@ def carrying(
         high |= starts & subgoal
     if high_on_switch:
         high |= starts & switch
-    switch = switch if switch_on_switch else jnp.zeros_like(switch)
-    return action, high, switch | (~starts & subgoal) if switch_on_kept else switch
+    decision = jnp.zeros_like(switch)
+    if switch_on_switch:
+        decision |= switch
+    if switch_on_kept:
+        decision |= ~starts & subgoal
+    return action, high, decision
 
 
 def read_values(value: Array, position: Array) -> Array:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hiper_jax.act.envs.alfworld.expert import Demo, DemoStep
-from hiper_jax.act.envs.webshop.pages import SEPARATOR
+from hiper_jax.act.envs.webshop.pages import PURCHASE, SEPARATOR
 from hiper_jax.act.envs.webshop.world import SEARCH, WebShop
 
 _PRICE = re.compile(r", and price lower than (\d+(?:\.\d+)?) dollars$")
@@ -31,7 +31,7 @@ _REJECTED = re.compile(r", not ([\w ]+)$")
 _ASIN = re.compile(r"(?=\w*\d)\w+")
 _AMOUNT = re.compile(r"\$(\d+(?:\.\d+)?)")
 _LAST_PAGE = 5
-_NO_NOISE = (SEARCH, "click[buy now]")
+_NO_NOISE = (SEARCH, PURCHASE)
 
 
 class Purchase(Demo):
@@ -102,7 +102,7 @@ def decide(
         if left:
             pairs = ", ".join(f"{name}: {value}" for name, value in request.options)
             return f"choose {pairs}", f"click[{left[0]}]"
-        return "buy", "click[buy now]"
+        return "buy", PURCHASE
     finding = _find(request, rejected)
     if not clickables or "search" in clickables:
         return finding, f"search[{request.words}]"
