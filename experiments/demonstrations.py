@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hiper_jax.act.codec import Codec
+from hiper_jax.act.envs.alfworld.expert import passing_by
 from hiper_jax.act.envs.parallel import mapper
 from hiper_jax.act.envs.webshop.pages import PURCHASE
 from hiper_jax.act.prompt import fit_prompt
@@ -75,7 +76,8 @@ def texts(demo, *, style: str, mistakes: float, haste: float, rng: random.Random
       demo: what the expert played.
       style: the wording of prompts; "terse" responses stand on one line.
       mistakes: how often a turn teaches an admissible action drawn at random.
-      haste: how often a turn that could buy teaches to buy, whatever is still to do.
+      haste: how often a turn that could buy teaches to buy, whatever is still to do,
+        or one that should take a thing to search on.
       rng: where chance comes from.
     """
     history, subgoal = [], ""
@@ -84,8 +86,10 @@ def texts(demo, *, style: str, mistakes: float, haste: float, rng: random.Random
         wrong = rng.random() < mistakes
         action = rng.choice(step.admissible_actions) if wrong else step.expert_action
         switch, plan = step.switch, step.subgoal
-        if PURCHASE in step.admissible_actions and rng.random() < haste:
-            switch, plan, action = subgoal != "buy", "buy", PURCHASE
+        hasty = _in_haste(demo, step)
+        if hasty and rng.random() < haste:
+            plan, action = hasty
+            switch = plan != subgoal
         response = RESPONSE.format(
             switch="SWITCH" if switch else "KEEP",
             subgoal=plan,
@@ -104,6 +108,13 @@ def texts(demo, *, style: str, mistakes: float, haste: float, rng: random.Random
         )
         history.append((step.observation, step.action))
         subgoal = step.subgoal
+
+
+def _in_haste(demo, step) -> tuple[str, str] | None:
+    """The subgoal and the action of a player in haste, if there is anything to rush."""
+    if PURCHASE in step.admissible_actions:
+        return "buy", PURCHASE
+    return passing_by(demo, step)
 
 
 def rows(

@@ -39,16 +39,17 @@ class WarmStart:
     """Folder for the weights and the tokenizer."""
     world: World = World()
     reading: Reading = Reading()
-    practice_worlds: int = 8
+    practice_worlds: int = 16
     """Sets of games made for demonstrations alone, each as large as `world.train`; in a
     shop, where the training goals are shown, how often each of them."""
     noise: float = 0.15
     """How often chance plays in a demonstration, and the expert has to recover."""
     mistakes: float = 0.0
     """How often a turn teaches an action drawn at random."""
-    haste: float = 0.0
-    """In a shop, how often a turn that could buy teaches to buy, though options are
-    still to be chosen or the product is the wrong one."""
+    haste: float = 0.5
+    """What there is to unlearn. In ALFWorld, how often a turn that should take a thing
+    teaches to search on; in a shop, how often a turn that could buy teaches to buy,
+    though options are still to be chosen or the product is the wrong one."""
     vocab_size: int = 1024
     """Tokens at most."""
     width: int = 128
@@ -60,7 +61,7 @@ class WarmStart:
     critic_depth: int = 3
     """Layers of the critic, which start as the actor's first ones. To see that what the
     task names stands in the observation takes two at least."""
-    steps: int = 1500
+    steps: int = 3000
     """Optimizer steps of imitation."""
     batch: int = 32
     """Turns per step."""

@@ -78,7 +78,7 @@ def test_a_demonstration_reads_back_as_the_experts_move(made):
     (demo,) = demonstrations.play(games[:1], world, noise=0.3, seed=0, workers=1)
     rng = random.Random(0)
     said = list(
-        demonstrations.texts(demo, style="terse", mistakes=0.0, haste=0.5, rng=rng)
+        demonstrations.texts(demo, style="terse", mistakes=0.0, haste=0.0, rng=rng)
     )
     assert len(said) == len(demo.steps)
     subgoal = ""
@@ -90,6 +90,43 @@ def test_a_demonstration_reads_back_as_the_experts_move(made):
         assert (reply.switch == "SWITCH") == step.switch == (step.subgoal != subgoal)
         assert prompt[3] == subgoal  # the prompt shows the subgoal of the turn before
         subgoal = step.subgoal
+
+
+def test_a_player_in_haste_passes_by_what_it_should_take(made):
+    config, _ = made
+    games = worlds.manifest(
+        config.world, worlds.games_folder(config.world), "train"
+    ).games
+    world = dataclasses.replace(config.world, max_turns=30)
+    passed = 0
+    for demo in demonstrations.play(games, world, noise=0.0, seed=0, workers=1):
+        said = demonstrations.texts(
+            demo, style="terse", mistakes=0.0, haste=1.0, rng=random.Random(0)
+        )
+        places = [
+            action.removeprefix("go to ")
+            for action in demo.info["admissible_actions"]
+            if action.startswith("go to ")
+        ]
+        for (prompt, response), step in zip(said, demo.steps, strict=True):
+            reply = read_response(response)
+            assert reply.valid
+            assert (reply.switch == "SWITCH") == (reply.subgoal != prompt[3])
+            if not step.expert_action.startswith("take "):
+                assert (reply.subgoal, reply.action) == (
+                    step.subgoal,
+                    step.expert_action,
+                )
+                continue
+            passed += 1
+            assert reply.action in step.admissible_actions
+            here = step.expert_action.rsplit(" from ")[1]
+            there = reply.action.removeprefix("go to ")
+            assert (places.index(there) - places.index(here)) % len(places) == 1
+            # It still knows what it looks for, and where a lamp was.
+            assert reply.subgoal == step.subgoal.replace(here, there, 1)
+            assert reply.subgoal.startswith("find ")
+    assert passed >= len(games)
 
 
 def test_unseen_rooms_are_left_out_of_practice(made):

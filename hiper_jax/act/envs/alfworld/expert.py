@@ -21,6 +21,7 @@ subgoal and the admissible actions.
 import functools
 import random
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from hiper_jax.act.envs.env import Env
@@ -41,6 +42,7 @@ _TAKE = re.compile(r"You pick up the (\w+ \d+) from the (\w+ \d+)\.")
 _MOVE = re.compile(r"You (?:move|put) the (\w+ \d+) (?:to|in/on) the (\w+ \d+)\.")
 _TREAT = re.compile(r"You (clean|heat|cool) the (\w+ \d+) using")
 _THING = re.compile(r"\ban? (\w+ \d+)")
+_FROM = re.compile(r"take \w+ \d+ from (\w+ \d+)")
 
 
 class DemoStep(NamedTuple):
@@ -116,6 +118,27 @@ def demonstrate(env: Env, task: str, *, noise: float = 0.0, rng: random.Random) 
     return Demo(task, first, tuple(steps), observation)
 
 
+def passing_by(demo: Demo, step: DemoStep) -> tuple[str, str] | None:
+    """What a player in haste does where the expert takes a thing: search on.
+
+    Returns:
+      The subgoal and the action that lead to the next place, or None where the expert
+      takes nothing.
+    """
+    match = _FROM.fullmatch(step.expert_action)
+    if not match:
+        return None
+    places = _places(demo.info["admissible_actions"])
+    place = places[(places.index(match[1]) + 1) % len(places)]
+    subgoal = step.subgoal.replace(f": {match[1]}", f": {place}", 1)
+    return subgoal, f"go to {place}"
+
+
+def _places(actions: Sequence[str]) -> list[str]:
+    """The places that can be walked to, in the order of the actions."""
+    return [a.removeprefix("go to ") for a in actions if a.startswith("go to ")]
+
+
 class Goal(NamedTuple):
     """A task, read from its sentence; types in the words the game uses."""
 
@@ -171,11 +194,7 @@ class Planner:
             the places of the room are read.
         """
         self.goal = read_goal(info["task_type"], info["task"])
-        self.places = [
-            action.removeprefix("go to ")
-            for action in info["admissible_actions"]
-            if action.startswith("go to ")
-        ]
+        self.places = _places(info["admissible_actions"])
         self.here = None
         self.held = None
         self.origin = None  # where the held thing, or the last one, was taken
