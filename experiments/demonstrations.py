@@ -19,6 +19,8 @@ RESPONSE = (
     "<subgoal>{subgoal}</subgoal>{gap}"
     "<action>{action}</action>"
 )
+# Games played in one environment: each loads a planner that is never unloaded.
+TOGETHER = 20
 
 
 class Row(NamedTuple):
@@ -38,12 +40,14 @@ def play(
 ):
     """Lets the expert play each game once; yields demonstrations in order."""
     make_env, demonstrate = worlds.make_env(world), worlds.expert(world)
+    seeded = [(game, seed * 1_000_003 + i) for i, game in enumerate(games)]
     jobs = [
-        (game, make_env, demonstrate, noise, seed * 1_000_003 + i)
-        for i, game in enumerate(games)
+        (seeded[i : i + TOGETHER], make_env, demonstrate, noise)
+        for i in range(0, len(seeded), TOGETHER)
     ]
     with mapper(max(workers, 1)) as map_all:
-        yield from map_all(_play, jobs)
+        for demos in map_all(_play, jobs):
+            yield from demos
 
 
 def layout(actions: Sequence[str]) -> tuple[str, ...]:
@@ -62,11 +66,14 @@ def layouts(games: Sequence[str]):
 
 
 def _play(job):
-    game, make_env, demonstrate, noise, seed = job
+    seeded, make_env, demonstrate, noise = job
     env = make_env()
-    demo = demonstrate(env, game, noise=noise, rng=random.Random(seed))
+    demos = [
+        demonstrate(env, game, noise=noise, rng=random.Random(seed))
+        for game, seed in seeded
+    ]
     env.close()
-    return demo
+    return demos
 
 
 def texts(demo, *, style: str, mistakes: float, haste: float, rng: random.Random):

@@ -46,7 +46,7 @@ class WarmStart:
     """How often chance plays in a demonstration, and the expert has to recover."""
     mistakes: float = 0.0
     """How often a turn teaches an action drawn at random."""
-    haste: float = 0.5
+    haste: float = 0.3
     """What there is to unlearn. In ALFWorld, how often a turn that should take a thing
     teaches to search on; in a shop, how often a turn that could buy teaches to buy,
     though options are still to be chosen or the product is the wrong one."""
