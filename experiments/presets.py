@@ -79,11 +79,11 @@ PRESETS = {
         learn=OURS,
         num_updates=150,
         eval_every=50,
-        actor_lr=1.5e-4,
+        actor_lr=2e-4,
         critic_lr=5e-4,
         critic_first=1,
         lr_warmup=3,
-        lr_end=0.2,
+        lr_end=0.1,
     ),
     # The whole path with a pretrained model, for a CPU: not to learn to win.
     "smollm2": Train(
