@@ -58,3 +58,39 @@ def test_from_standard_input_it_says_what_to_do():
         [sys.executable, "-"], input=script, capture_output=True, text=True, timeout=120
     )
     assert done.returncode and "use workers=1" in done.stderr
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="reads /proc")
+def test_workers_end_when_their_parent_is_killed(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, time\n"
+        "from hiper_jax.act.envs.parallel import mapper\n"
+        "def who(job):\n    time.sleep(0.2)\n    return os.getpid()\n"
+        "if __name__ == '__main__':\n"
+        "    with mapper(2) as map_all:\n"
+        "        print(*set(map_all(who, range(4))), flush=True)\n"
+        "        time.sleep(600)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        workers = [int(pid) for pid in parent.stdout.readline().split()]
+        assert workers and all(alive(pid) for pid in workers)
+    finally:
+        parent.kill()
+        parent.communicate(timeout=60)
+    until = time.monotonic() + 30
+    while any(alive(pid) for pid in workers) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not [pid for pid in workers if alive(pid)]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that waits to be buried does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(") ", 1)[1][0] != "Z"
+    except FileNotFoundError:
+        return False

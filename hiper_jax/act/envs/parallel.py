@@ -4,7 +4,9 @@ import concurrent.futures
 import contextlib
 import functools
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -24,12 +26,8 @@ def mapper(workers: int, *, timeout: float = 300.0) -> Iterator[Callable]:
     if workers == 1:
         yield map
         return
-    # A Ctrl-C is the parent's to handle.
     executor = concurrent.futures.ProcessPoolExecutor(
-        workers,
-        multiprocessing.get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
+        workers, multiprocessing.get_context("spawn"), initializer=_begin
     )
     others = set(multiprocessing.active_children())
     finished = False
@@ -41,6 +39,18 @@ def mapper(workers: int, *, timeout: float = 300.0) -> Iterator[Callable]:
         if not finished:  # nobody waits for a job that may never end
             for process in set(multiprocessing.active_children()) - others:
                 process.kill()
+
+
+def _begin():
+    # A Ctrl-C is the parent's to handle.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent():
+    """Workers hold both ends of their queue: they do not notice a killed parent."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _map_all(executor, timeout: float, function: Callable, jobs: Iterable[Any]):
