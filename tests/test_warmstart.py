@@ -92,6 +92,22 @@ def test_a_demonstration_reads_back_as_the_experts_move(made):
         subgoal = step.subgoal
 
 
+def test_a_demonstration_is_the_same_whichever_share_its_environment(made, monkeypatch):
+    config, _ = made
+    games = worlds.manifest(
+        config.world, worlds.games_folder(config.world), "train"
+    ).games
+    world = dataclasses.replace(config.world, max_turns=30)
+
+    def played(together):
+        monkeypatch.setattr(demonstrations, "TOGETHER", together)
+        return list(demonstrations.play(games, world, noise=0.3, seed=0, workers=1))
+
+    by_fours = played(4)
+    assert [demo.task for demo in by_fours] == list(games)
+    assert by_fours == played(1)
+
+
 def test_a_player_in_haste_passes_by_what_it_should_take(made):
     config, _ = made
     games = worlds.manifest(
