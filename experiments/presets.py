@@ -77,8 +77,8 @@ PRESETS = {
     "laptop": Train(
         world=World(train=3000),
         learn=OURS,
-        num_updates=150,
-        eval_every=50,
+        num_updates=60,
+        eval_every=30,
         actor_lr=2e-4,
         critic_lr=5e-4,
         critic_first=1,
