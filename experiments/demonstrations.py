@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hiper_jax.act.codec import Codec
-from hiper_jax.act.envs.alfworld.expert import passing_by
+from hiper_jax.act.envs.alfworld.expert import passing_by, places_of
 from hiper_jax.act.envs.parallel import mapper
 from hiper_jax.act.envs.webshop.pages import PURCHASE
 from hiper_jax.act.prompt import fit_prompt
@@ -52,7 +52,7 @@ def play(
 
 def layout(actions: Sequence[str]) -> tuple[str, ...]:
     """A room as a player first sees it: the places that can be walked to."""
-    return tuple(sorted(a for a in actions if a.startswith("go to ")))
+    return tuple(sorted(places_of(actions)))
 
 
 def layouts(games: Sequence[str]):

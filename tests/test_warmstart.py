@@ -57,6 +57,10 @@ def test_a_warm_start_can_be_loaded_and_fits_in_eight_megabytes(made):
     del actor
 
 
+def games_of(world, split):
+    return worlds.manifest(world, worlds.games_folder(world), split).games
+
+
 def test_a_critic_deeper_than_its_actor_is_refused(made, tmp_path):
     config = dataclasses.replace(made[0], out=str(tmp_path / "a"), critic_depth=3)
     with pytest.raises(ValueError, match="1 to 2"):
@@ -71,9 +75,7 @@ def test_a_folder_in_use_is_refused(made):
 
 def test_a_demonstration_reads_back_as_the_experts_move(made):
     config, _ = made
-    games = worlds.manifest(
-        config.world, worlds.games_folder(config.world), "train"
-    ).games
+    games = games_of(config.world, "train")
     world = dataclasses.replace(config.world, max_turns=30)
     (demo,) = demonstrations.play(games[:1], world, noise=0.3, seed=0, workers=1)
     rng = random.Random(0)
@@ -94,9 +96,7 @@ def test_a_demonstration_reads_back_as_the_experts_move(made):
 
 def test_a_demonstration_is_the_same_whichever_share_its_environment(made, monkeypatch):
     config, _ = made
-    games = worlds.manifest(
-        config.world, worlds.games_folder(config.world), "train"
-    ).games
+    games = games_of(config.world, "train")
     world = dataclasses.replace(config.world, max_turns=30)
 
     def played(together):
@@ -110,9 +110,7 @@ def test_a_demonstration_is_the_same_whichever_share_its_environment(made, monke
 
 def test_a_player_in_haste_passes_by_what_it_should_take(made):
     config, _ = made
-    games = worlds.manifest(
-        config.world, worlds.games_folder(config.world), "train"
-    ).games
+    games = games_of(config.world, "train")
     world = dataclasses.replace(config.world, max_turns=30)
     passed = 0
     for demo in demonstrations.play(games, world, noise=0.0, seed=0, workers=1):
@@ -147,9 +145,8 @@ def test_a_player_in_haste_passes_by_what_it_should_take(made):
 
 def test_unseen_rooms_are_left_out_of_practice(made):
     config, _ = made
-    folder = worlds.games_folder(config.world)
-    unseen = worlds.manifest(config.world, folder, "valid_unseen").games
-    train = worlds.manifest(config.world, folder, "train").games
+    unseen = games_of(config.world, "valid_unseen")
+    train = games_of(config.world, "train")
     assert not set(demonstrations.layouts(unseen)) & set(demonstrations.layouts(train))
 
 

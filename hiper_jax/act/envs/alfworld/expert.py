@@ -128,13 +128,13 @@ def passing_by(demo: Demo, step: DemoStep) -> tuple[str, str] | None:
     match = _FROM.fullmatch(step.expert_action)
     if not match:
         return None
-    places = _places(demo.info["admissible_actions"])
+    places = places_of(demo.info["admissible_actions"])
     place = places[(places.index(match[1]) + 1) % len(places)]
     subgoal = step.subgoal.replace(f": {match[1]}", f": {place}", 1)
     return subgoal, f"go to {place}"
 
 
-def _places(actions: Sequence[str]) -> list[str]:
+def places_of(actions: Sequence[str]) -> list[str]:
     """The places that can be walked to, in the order of the actions."""
     return [a.removeprefix("go to ") for a in actions if a.startswith("go to ")]
 
@@ -194,7 +194,7 @@ class Planner:
             the places of the room are read.
         """
         self.goal = read_goal(info["task_type"], info["task"])
-        self.places = _places(info["admissible_actions"])
+        self.places = places_of(info["admissible_actions"])
         self.here = None
         self.held = None
         self.origin = None  # where the held thing, or the last one, was taken
