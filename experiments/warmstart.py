@@ -117,6 +117,11 @@ def warmstart(config: WarmStart) -> pathlib.Path:
             f"critic_depth must be 1 to {config.depth}, the actor's layers, got "
             f"{config.critic_depth}"
         )
+    for name in ("noise", "mistakes", "haste"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(
+                f"{name} is how often, from 0 to 1, got {getattr(config, name)}"
+            )
     began = time.monotonic()
     games = worlds.manifest(
         config.world, worlds.games_folder(config.world), "train"

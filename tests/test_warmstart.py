@@ -67,6 +67,13 @@ def test_a_critic_deeper_than_its_actor_is_refused(made, tmp_path):
         warmstart(config)
 
 
+@pytest.mark.parametrize("name", ["noise", "mistakes", "haste"])
+def test_what_is_no_share_is_refused(made, tmp_path, name):
+    config = dataclasses.replace(made[0], out=str(tmp_path / "a"), **{name: 2.0})
+    with pytest.raises(ValueError, match=f"{name} is how often, from 0 to 1, got 2"):
+        warmstart(config)
+
+
 def test_a_folder_in_use_is_refused(made):
     config, folder = made
     with pytest.raises(ValueError, match="another --out"):
