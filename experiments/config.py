@@ -6,7 +6,7 @@ import pathlib
 import typing
 from typing import Any, Literal
 
-from hiper_jax.advantages import Settings
+from hiper_jax.credit.hiper import Settings
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
 WARM_START = ASSETS / "warmstart"

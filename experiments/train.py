@@ -11,15 +11,19 @@ from collections.abc import Callable
 import jax
 import optax
 
-from hiper_jax import update as learning
 from hiper_jax import workdir
 from hiper_jax.act.rollout import rollout
-from hiper_jax.experiments import agent as agents
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import placement, report, tables, trained, watch, worlds
-from hiper_jax.experiments.evaluate import evaluate
+from hiper_jax.experiments import games as worlds
+from hiper_jax.experiments import progress as watch
+from hiper_jax.experiments.panel import evaluate
 from hiper_jax.experiments.provenance import provenance
-from hiper_jax.experiments.shapes import Shapes, shapes_of
+from hiper_jax.experiments.report import report, tables
+from hiper_jax.networks import agent as agents
+from hiper_jax.networks import assemble as trained
+from hiper_jax.networks import placement
+from hiper_jax.networks.shapes import Shapes, shapes_of
+from hiper_jax.update import step as learning
 
 
 def train(config: configs.Train, name: str) -> pathlib.Path:

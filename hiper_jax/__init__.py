@@ -15,7 +15,6 @@ from hiper_jax.act.format import Reply, read_response
 from hiper_jax.act.prompt import build_prompt
 from hiper_jax.act.spans import TokenMasks, token_masks
 from hiper_jax.act.stack import Batch, stack
-from hiper_jax.advantages import Settings
 from hiper_jax.credit import (
     HAE,
     boundaries,
@@ -23,12 +22,13 @@ from hiper_jax.credit import (
     gae,
     hae,
     shape_rewards,
-    standardize,
     subgoal_changed,
     switch_gap,
 )
+from hiper_jax.credit.common import standardize
+from hiper_jax.credit.hiper import Settings
 from hiper_jax.loss import kl_loss, policy_loss, token_advantage, value_loss
-from hiper_jax.update import TrainState, make_update
+from hiper_jax.update.step import TrainState, make_update
 
 __all__ = [
     "Episode",

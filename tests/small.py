@@ -12,9 +12,9 @@ from hiper_jax import lm
 from hiper_jax.act.codec import load_codec
 from hiper_jax.act.episode import Episode, Turn
 from hiper_jax.act.pieces import piece_table
-from hiper_jax.experiments import agent as agents
-from hiper_jax.experiments.tokenizer import train_tokenizer
-from hiper_jax.lm import heads
+from hiper_jax.experiments.warmstart.tokenizer import train_tokenizer
+from hiper_jax.lm import value_heads as heads
+from hiper_jax.networks import agent as agents
 
 PLACES = ("bed 1", "desk 1", "desk 2", "shelf 1", "shelf 2", "drawer 1")
 RESPONSE = "<switch>{}</switch><subgoal>{}</subgoal><action>{}</action>"

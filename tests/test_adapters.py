@@ -10,8 +10,9 @@ import small
 from test_update import SETTINGS, batch_of
 
 from hiper_jax import lm
-from hiper_jax.experiments import agent as agents
-from hiper_jax.experiments import placement, trained
+from hiper_jax.networks import agent as agents
+from hiper_jax.networks import assemble as trained
+from hiper_jax.networks import placement
 
 
 def test_two_updates_move_adapters_only_and_the_export_is_the_adapted_model(tmp_path):

@@ -11,11 +11,12 @@ from collections import Counter
 
 import pytest
 
-from hiper_jax.act.envs.alfworld import data, expert, make
-from hiper_jax.act.envs.alfworld.engine import Engine
-from hiper_jax.act.envs.alfworld.world import AlfWorld
 from hiper_jax.act.envs.env import Env
 from hiper_jax.act.envs.pool import Pool
+from hiper_jax.act.envs.worlds.alfworld import data, expert
+from hiper_jax.act.envs.worlds.alfworld import write as make
+from hiper_jax.act.envs.worlds.alfworld.engine import Engine
+from hiper_jax.act.envs.worlds.alfworld.world import AlfWorld
 
 # TextWorld 1.7's grammar evaluates names through locals(), which 3.13 took away.
 needs_stock_engine = pytest.mark.skipif(
@@ -140,7 +141,7 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path):
     # Other processes have other hash seeds, so this also finds sets that leak order.
     code = (
         "import sys; sys.path[:] = %r\n"
-        "from hiper_jax.act.envs.alfworld.make import make_games\n"
+        "from hiper_jax.act.envs.worlds.alfworld.write import make_games\n"
         "if __name__ == '__main__':\n"
         "    make_games(%r, seed=5, workers=2, **%r)\n"
     )

@@ -5,7 +5,8 @@ import json
 import numpy as np
 
 from hiper_jax.act.spans import token_masks
-from hiper_jax.experiments import bench_hae, plain_hae
+from hiper_jax.experiments.bench import hae as bench_hae
+from hiper_jax.experiments.bench import plain_hae
 
 
 def test_plain_loops_give_our_numbers():

@@ -7,10 +7,11 @@ import optax
 import pytest
 
 from hiper_jax import lm
-from hiper_jax import update as learning
-from hiper_jax.advantages import Settings
-from hiper_jax.experiments import bench_batch, bench_update
-from hiper_jax.experiments import bench_models as models
+from hiper_jax.credit.hiper import Settings
+from hiper_jax.experiments.bench import batch as bench_batch
+from hiper_jax.experiments.bench import models
+from hiper_jax.experiments.bench import update as bench_update
+from hiper_jax.update import step as learning
 
 SMALL = lm.tiny(64, width=16, depth=1, num_heads=2, num_kv_heads=1, head_dim=8)
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import presets
-from hiper_jax.experiments.main import main
+from hiper_jax.experiments.cli import main
+from hiper_jax.experiments.recipes import presets
 
 
 def fails(capsys, *words) -> str:

@@ -14,7 +14,7 @@ from hiper_jax.act.pieces import piece_table
 from hiper_jax.act.prompt import fit_prompt
 from hiper_jax.act.spans import token_masks
 from hiper_jax.experiments import config as configs
-from hiper_jax.lm import gguf
+from hiper_jax.lm import weights_gguf as gguf
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "qwen_tokenizer"
 

@@ -14,7 +14,8 @@ from hiper_jax.act.generate import (
     pad_prompts,
     respond,
 )
-from hiper_jax.lm import cache, qwen, score
+from hiper_jax.lm import qwen, score
+from hiper_jax.lm import qwen_cache as cache
 from hiper_jax.lm.config import tiny
 
 CONFIG = tiny(

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hiper_jax.lm import gguf, qwen, weights
-from hiper_jax.lm.cache import decode_step, prefill
+from hiper_jax.lm import qwen, weights
+from hiper_jax.lm import weights_gguf as gguf
+from hiper_jax.lm.qwen_cache import decode_step, prefill
 
 WIDTH, DEPTH, HEADS, KV, HIDDEN, VOCAB = 32, 1, 4, 2, 64, 262
 

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hiper_jax.lm import heads, qwen
+from hiper_jax.lm import qwen
+from hiper_jax.lm import value_heads as heads
 from hiper_jax.lm.config import tiny
 
 CONFIG = tiny(

@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from hiper_jax.lm import lora, qwen, score
+from hiper_jax.lm import qwen, score
+from hiper_jax.lm import qwen_lora as lora
 from hiper_jax.lm.config import tiny
 
 CONFIG = tiny(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hiper_jax.act.generate import make_generate, pad_prompts
-from hiper_jax.lm import cache, qwen, score, weights
+from hiper_jax.lm import qwen, score, weights
+from hiper_jax.lm import qwen_cache as cache
 
 torch = pytest.importorskip("torch", reason="install the extra `parity`")
 pytestmark = [

@@ -13,10 +13,10 @@ import small
 from test_update import SETTINGS, batch_of
 
 from hiper_jax import workdir
-from hiper_jax.experiments import agent as agents
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import placement
 from hiper_jax.lm import sharding
+from hiper_jax.networks import agent as agents
+from hiper_jax.networks import placement
 
 CHUNKS = dataclasses.replace(SETTINGS, chunk=8)
 # Momentum keeps a state beside each weight, and steps in proportion to gradients.

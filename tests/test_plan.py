@@ -12,13 +12,16 @@ import small
 from test_cli import fails
 
 from hiper_jax.act.stack import stack
-from hiper_jax.experiments import aot, main, placement
+from hiper_jax.experiments import cli as main
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import plan as planning
-from hiper_jax.experiments.shapes import shapes_of
-from hiper_jax.lm import plan, qwen, sharding
+from hiper_jax.experiments.capacity import aot
+from hiper_jax.experiments.capacity import memory as plan
+from hiper_jax.experiments.capacity import plan as planning
+from hiper_jax.lm import qwen, sharding
 from hiper_jax.lm.config import num_params, tiny
 from hiper_jax.lm.known import MODELS
+from hiper_jax.networks import placement
+from hiper_jax.networks.shapes import shapes_of
 
 CONFIG = tiny(512, width=64, depth=5, num_heads=4, num_kv_heads=4, mlp_width=128)
 JOB = plan.Job(chunk=32, rows=64, prompt=192, response=64, slots=32)

@@ -111,8 +111,9 @@ def test_an_environment_that_fails_is_closed_too():
 
 def test_a_made_game_is_won_by_following_the_expert(tmp_path):
     pytest.importorskip("textworld")
-    from hiper_jax.act.envs.alfworld import data, make
-    from hiper_jax.act.envs.alfworld.world import AlfWorld
+    from hiper_jax.act.envs.worlds.alfworld import data
+    from hiper_jax.act.envs.worlds.alfworld import write as make
+    from hiper_jax.act.envs.worlds.alfworld.world import AlfWorld
 
     root = str(tmp_path / "games")
     make.make_games(
@@ -144,8 +145,8 @@ def test_a_made_game_is_won_by_following_the_expert(tmp_path):
 
 
 def test_a_search_is_typed_and_a_shop_is_left(capsys, monkeypatch, tmp_path):
-    from hiper_jax.act.envs.webshop.make import make_shop
-    from hiper_jax.experiments.main import main
+    from hiper_jax.act.envs.worlds.webshop.make import make_shop
+    from hiper_jax.experiments.cli import main
 
     shop = make_shop(tmp_path / "shop", products=20, seed=0)
     monkeypatch.setattr("sys.stdin", io.StringIO("search[free]\nbuy\nquit\n"))

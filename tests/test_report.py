@@ -12,9 +12,9 @@ import fake_run
 import pytest
 
 from hiper_jax import workdir
-from hiper_jax.experiments import curves
-from hiper_jax.experiments.replay import number, pick, replay
-from hiper_jax.experiments.report import write_report
+from hiper_jax.experiments.report import curves
+from hiper_jax.experiments.report.episode_page import number, pick, replay
+from hiper_jax.experiments.report.report import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 ALONE = {"meta", "img", "link", "br", "hr", "input"}

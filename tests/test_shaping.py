@@ -12,7 +12,7 @@ from reference import mutated
 
 from hiper_jax.credit import shape_rewards, subgoal_changed
 
-module = sys.modules["hiper_jax.credit.shaping"]
+module = sys.modules["hiper_jax.credit.common.shaping"]
 T = 5
 SWITCH = np.array([False, True, False, False, True])
 VALID = np.array([True, True, True, True, False])

@@ -12,10 +12,11 @@ import pytest
 import small
 from test_update import SETTINGS, batch_of
 
-from hiper_jax import update as learning
-from hiper_jax.experiments import agent as agents
-from hiper_jax.experiments import placement, trained
 from hiper_jax.lm import weights
+from hiper_jax.networks import agent as agents
+from hiper_jax.networks import assemble as trained
+from hiper_jax.networks import placement
+from hiper_jax.update import step as learning
 
 FLOWS = 0.5
 ONCE = dataclasses.replace(SETTINGS, minibatch=24, kl_coef=0.0, entropy_coef=0.0)

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from hiper_jax import workdir
-from hiper_jax.experiments import tables
-from hiper_jax.experiments.tables import Rate
+from hiper_jax.experiments.report import tables
+from hiper_jax.experiments.report.tables import Rate
 
 
 def _record(tag, split, results, manifest="m"):

@@ -13,14 +13,15 @@ import pytest
 import small
 
 from hiper_jax import workdir
-from hiper_jax.advantages import Settings
-from hiper_jax.experiments import agent as agents
+from hiper_jax.credit.hiper import Settings
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import evaluate as evaluation
+from hiper_jax.experiments import games as worlds
+from hiper_jax.experiments import panel as evaluation
+from hiper_jax.experiments import progress as watch
 from hiper_jax.experiments import train as training
-from hiper_jax.experiments import watch, worlds
-from hiper_jax.experiments.examine import examine
+from hiper_jax.experiments.eval import examine
 from hiper_jax.experiments.train import train
+from hiper_jax.networks import agent as agents
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import optax
 import pytest
 import small
 
-from hiper_jax import update as learning
 from hiper_jax.act.stack import stack
-from hiper_jax.advantages import Settings, assign_credit
-from hiper_jax.experiments import agent as agents
+from hiper_jax.credit.hiper import Settings, assign_credit
+from hiper_jax.networks import agent as agents
+from hiper_jax.update import step as learning
 
 LENGTHS = (64, 96)
 SETTINGS = Settings(

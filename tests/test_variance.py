@@ -10,7 +10,7 @@ import pytest
 from reference import mutated
 
 from hiper_jax.credit import switch_gap
-from hiper_jax.experiments import tabular, variance
+from hiper_jax.experiments.variance import tabular, variance
 
 T = 3
 

@@ -10,12 +10,13 @@ import small
 
 from hiper_jax import lm
 from hiper_jax.act.format import read_response
-from hiper_jax.experiments import agent as agents
-from hiper_jax.experiments import demonstrations, worlds
+from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments.config import World
-from hiper_jax.experiments.demonstrations import Row
-from hiper_jax.experiments.imitate import imitate
-from hiper_jax.experiments.warmstart import WarmStart, warmstart
+from hiper_jax.experiments.warmstart import demonstrations
+from hiper_jax.experiments.warmstart.demonstrations import Row
+from hiper_jax.experiments.warmstart.imitate import imitate
+from hiper_jax.experiments.warmstart.warmstart import WarmStart, warmstart
+from hiper_jax.networks import agent as agents
 
 WORLD = World(
     train=6,

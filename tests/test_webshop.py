@@ -10,12 +10,12 @@ import sys
 
 import pytest
 
-from hiper_jax.act.envs import webshop
 from hiper_jax.act.envs.pool import Pool
-from hiper_jax.act.envs.webshop import pages
-from hiper_jax.act.envs.webshop.make import make_shop
-from hiper_jax.act.envs.webshop.products import make_product
-from hiper_jax.act.envs.webshop.world import parse
+from hiper_jax.act.envs.worlds import webshop
+from hiper_jax.act.envs.worlds.webshop import pages
+from hiper_jax.act.envs.worlds.webshop.catalogue import make_product
+from hiper_jax.act.envs.worlds.webshop.make import make_shop
+from hiper_jax.act.envs.worlds.webshop.world import parse
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "webshop"
 NOT_NOUNS = {"a", "and", "for", "in", "of", "the", "with"}
@@ -330,7 +330,7 @@ def test_pool_plays_with_one_shop_per_worker(tmp_path):
 
 
 def test_importing_costs_neither_jax_nor_the_search_library():
-    root = pathlib.Path(webshop.__file__).parents[3]
+    root = pathlib.Path(webshop.__file__).parents[4]
     code = f"""
 import sys, types
 package = types.ModuleType("hiper_jax")

@@ -6,12 +6,12 @@ import random
 
 import pytest
 
-from hiper_jax.act.envs import webshop
-from hiper_jax.act.envs.webshop import make
-from hiper_jax.act.envs.webshop.expert import decide, demonstrate, read_request
-from hiper_jax.act.envs.webshop.make import make_shop
-from hiper_jax.act.envs.webshop.protocol import list_goals
-from hiper_jax.experiments import bench_webshop
+from hiper_jax.act.envs.worlds import webshop
+from hiper_jax.act.envs.worlds.webshop import make
+from hiper_jax.act.envs.worlds.webshop.make import make_shop
+from hiper_jax.act.envs.worlds.webshop.shopper import decide, demonstrate, read_request
+from hiper_jax.act.envs.worlds.webshop.splits import list_goals
+from hiper_jax.experiments.bench import webshop as bench_webshop
 
 
 @pytest.fixture(scope="module")

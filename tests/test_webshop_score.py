@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import pytest
 
-from hiper_jax.act.envs.webshop.nouns import light_nouns, spacy_nouns
-from hiper_jax.act.envs.webshop.products import Product
-from hiper_jax.act.envs.webshop.score import (
+from hiper_jax.act.envs.worlds.webshop.catalogue import Product
+from hiper_jax.act.envs.worlds.webshop.nouns import light_nouns, spacy_nouns
+from hiper_jax.act.envs.worlds.webshop.score import (
     matched_attributes,
     matched_options,
     score,

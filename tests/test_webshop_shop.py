@@ -11,11 +11,12 @@ import re
 import numpy as np
 import pytest
 
-from hiper_jax.act.envs import webshop
-from hiper_jax.act.envs.webshop import analyzer, files, goals, porter, search, store
-from hiper_jax.act.envs.webshop.make import make_shop
-from hiper_jax.act.envs.webshop.protocol import leak, list_goals
-from hiper_jax.experiments.bench_webshop import ranking_agreement
+from hiper_jax.act.envs.worlds import webshop
+from hiper_jax.act.envs.worlds.webshop import analyzer, files, goals, porter, search
+from hiper_jax.act.envs.worlds.webshop import shelf as store
+from hiper_jax.act.envs.worlds.webshop.make import make_shop
+from hiper_jax.act.envs.worlds.webshop.splits import leak, list_goals
+from hiper_jax.experiments.bench.webshop import ranking_agreement
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "webshop"
 

@@ -10,19 +10,23 @@ import pytest
 import small
 
 from hiper_jax import read_response, workdir
-from hiper_jax.act.envs import webshop
 from hiper_jax.act.envs.env import accepts
-from hiper_jax.act.envs.webshop.make import make_shop
+from hiper_jax.act.envs.worlds import webshop
+from hiper_jax.act.envs.worlds.webshop.make import make_shop
 from hiper_jax.act.prompt import build_prompt, fit_prompt
 from hiper_jax.act.rollout import Reader, Sampled, rollout
-from hiper_jax.experiments import agent as agents
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import demonstrations, presets, tables, watch, worlds
-from hiper_jax.experiments.examine import examine
-from hiper_jax.experiments.main import main
-from hiper_jax.experiments.report import write_report
+from hiper_jax.experiments import games as worlds
+from hiper_jax.experiments import progress as watch
+from hiper_jax.experiments.cli import main
+from hiper_jax.experiments.eval import examine
+from hiper_jax.experiments.recipes import presets
+from hiper_jax.experiments.report import tables
+from hiper_jax.experiments.report.report import write_report
 from hiper_jax.experiments.train import train
-from hiper_jax.experiments.warmstart import start, warmstart
+from hiper_jax.experiments.warmstart import demonstrations
+from hiper_jax.experiments.warmstart.warmstart import start, warmstart
+from hiper_jax.networks import agent as agents
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ import pytest
 import safetensors.numpy
 from jax.sharding import NamedSharding, PartitionSpec
 
-from hiper_jax.lm import heads, qwen, weights
+from hiper_jax.lm import qwen, weights
 from hiper_jax.lm import safetensors as files
+from hiper_jax.lm import value_heads as heads
 from hiper_jax.lm.config import tiny
 
 SIZES = dict(width=16, depth=2, num_heads=4, num_kv_heads=2, head_dim=8, mlp_width=24)

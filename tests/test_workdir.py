@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from hiper_jax import events, workdir
+from hiper_jax import workdir
 from hiper_jax.act.episode import Episode, Turn, to_json
+from hiper_jax.workdir import events
 
 
 def _episode(number):

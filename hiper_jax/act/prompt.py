@@ -22,7 +22,7 @@ instruction, and of the turns before only what was done:
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from hiper_jax.act.envs.webshop.pages import INSTRUCTION, SEPARATOR
+from hiper_jax.act.envs.worlds.webshop.pages import INSTRUCTION, SEPARATOR
 
 # Listing these again each turn would tell the agent nothing.
 HIDDEN_ACTIONS = ("help",)

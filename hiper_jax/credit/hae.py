@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from hiper_jax.credit.shapes import end_value, one_trajectory
-from hiper_jax.credit.shaping import run_ends
+from hiper_jax.credit.common.arrays import end_value, one_trajectory
+from hiper_jax.credit.common.shaping import run_ends
 from hiper_jax.kernels.segmented_scan import reverse_affine_scan
 
 

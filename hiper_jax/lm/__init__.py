@@ -4,9 +4,9 @@ Axis letters: N rows, L tokens, D width, V vocabulary, R response tokens, S and 
 and prompt tokens of a generation, K layers, H query heads, G key/value heads.
 """
 
-from hiper_jax.lm.cache import Cache, decode_step, prefill
 from hiper_jax.lm.config import LMConfig, RopeScaling, num_params, tiny
 from hiper_jax.lm.qwen import abstract, forward, init, logits, serving
+from hiper_jax.lm.qwen_cache import Cache, decode_step, prefill
 from hiper_jax.lm.score import log_prob_and_entropy, response_hidden
 
 __all__ = [

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hiper_jax.lm import heads, qwen, safetensors
+from hiper_jax.lm import qwen, safetensors
+from hiper_jax.lm import value_heads as heads
 from hiper_jax.lm.config import LMConfig
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")

@@ -1,0 +1,86 @@
+"""Batches that look like the published runs': their lengths, random tokens."""
+
+import numpy as np
+
+from hiper_jax.act.stack import Batch
+from hiper_jax.experiments.bench import models
+from hiper_jax.experiments.config import Reading
+from hiper_jax.networks.shapes import shapes_of
+
+
+def published(scale: int) -> tuple[int, int, tuple[int, ...]]:
+    """Room for prompts and responses and our length buckets, divided by `scale`.
+
+    Small models run so short that compiling would be most of the time: they get every
+    fourth bucket.
+    """
+    reading = Reading(
+        max_prompt=models.MAX_PROMPT, max_response=models.MAX_RESPONSE, style="full"
+    )
+    buckets = shapes_of(reading, episodes=128, max_turns=50).lengths
+    return (
+        models.MAX_PROMPT // scale,
+        models.MAX_RESPONSE // scale,
+        tuple(-(-b // scale) for b in buckets[:: 1 if scale == 1 else 4]),
+    )
+
+
+def random_batch(
+    rng: np.random.Generator, vocab: int, B: int, T: int, scale: int
+) -> Batch:
+    """B full trajectories of T turns: random tokens, published lengths."""
+    P, R, _ = published(scale)
+    N, L = B * T, P + R
+    start, said = models.log_lengths(rng, N, scale)
+    start, said = np.minimum(start, P), np.minimum(np.maximum(said, 3), R)
+    place = np.arange(L)
+    tokens = rng.integers(1, vocab, (N, L)).astype(np.int32)
+    tokens[place >= (start + said)[:, None]] = 0
+    here = np.arange(R)
+    mask = here < said[:, None]
+    response = np.take_along_axis(
+        tokens, np.minimum(start[:, None] + here, L - 1), axis=1
+    )
+    # A switch token, then a third of the rest for the plan, then the action.
+    planned = 1 + (said - 1) // 3
+    parts = {
+        "switch": here < 1,
+        "subgoal": (here >= 1) & (here < planned[:, None]),
+        "action": (here >= planned[:, None]) & mask,
+    }
+    parts = {k: np.broadcast_to(v, (N, R)) & mask for k, v in parts.items()}
+    switch = rng.random((B, T)) < 0.3
+    terminated = np.zeros((B, T), bool)
+    terminated[:, -1] = True
+    reward = np.zeros((B, T), np.float32)
+    reward[:, -1] = rng.random(B) < 0.5
+    everywhere = np.ones((B, T), bool)
+    starts = switch | (np.arange(T) == 0)
+    return Batch(
+        tokens=tokens,
+        start=start.astype(np.int32),
+        length=(start + said).astype(np.int32),
+        response=response * mask,
+        response_mask=mask,
+        old_log_prob=np.zeros((N, R), np.float32),
+        action_mask=parts["action"],
+        subgoal_mask=parts["subgoal"],
+        switch_mask=parts["switch"],
+        value_low=planned.astype(np.int32),
+        trained=np.ones(N, bool),
+        num_rows=np.int32(N),
+        num_turns=np.int32(N),
+        row=np.arange(N, dtype=np.int32).reshape(B, T),
+        next_row=np.full(B, -1, np.int32),
+        valid=everywhere,
+        switch=switch,
+        segment=np.cumsum(starts, axis=1).astype(np.int32) - 1,
+        reward=reward,
+        terminated=terminated,
+        action_valid=everywhere,
+        admissible=everywhere,
+        subgoal_id=np.cumsum(starts, axis=1).astype(np.int32),
+        has_action=everywhere,
+        has_subgoal=everywhere,
+        has_switch=everywhere,
+    )

@@ -1,0 +1,210 @@
+"""The other side of `hiper bench update`: the same PPO step in torch.
+
+Written to be fast: fused attention, logits of response positions only, no gradient
+where none is needed, gradients added up over micro-batches. Rows are laid as is usual
+there: prompts padded on the left, responses on the right.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from hiper_jax.credit.hiper import Settings
+
+
+class Rows(NamedTuple):
+    """M rows of P + R tokens."""
+
+    tokens: torch.Tensor  # [M, P + R] int64
+    mask: torch.Tensor  # [M, P + R] int64, 1 on real tokens
+    response: torch.Tensor  # [M, R] int64
+    old_log_prob: torch.Tensor  # [M, R]
+    carries: torch.Tensor  # [M, R] bool, tokens that carry policy loss
+    advantage: torch.Tensor  # [M, R]
+    value_low: torch.Tensor  # [M] int64, response position of V_low
+    starts: torch.Tensor  # [M] bool, the row starts a segment
+    returns: torch.Tensor  # [M, 3]: high, low, switch
+
+
+def lay_out(batch, advantage, carries, starts, returns, P: int, R: int, device) -> Rows:
+    """Our flat rows -> left-padded prompts of P and responses of R tokens.
+
+    Args:
+      batch: our `Batch`, numpy, every row a turn.
+      advantage: [M, R'] per response token.
+      carries: [M, R'] bool.
+      starts: [M] bool.
+      returns: [M, 3].
+      P: room for prompts.
+      R: room for responses.
+      device: where to.
+    """
+    M = len(batch.start)
+    tokens, mask = np.zeros((M, P + R), np.int64), np.zeros((M, P + R), np.int64)
+    for m in range(M):
+        at = P - batch.start[m]
+        real = batch.length[m]
+        tokens[m, at : at + real] = batch.tokens[m, :real]
+        mask[m, at : at + real] = 1
+    arrays = Rows(
+        tokens,
+        mask,
+        np.asarray(batch.response[:, :R], np.int64),
+        np.asarray(batch.old_log_prob[:, :R]),
+        np.asarray(carries[:, :R]),
+        np.asarray(advantage[:, :R]),
+        np.asarray(batch.value_low, np.int64),
+        np.asarray(starts),
+        np.asarray(returns),
+    )
+    return Rows(*(torch.tensor(np.array(x)).to(device) for x in arrays))
+
+
+class Critic(torch.nn.Module):
+    """A trunk and three values."""
+
+    def __init__(self, trunk, weight: np.ndarray, bias: np.ndarray):
+        super().__init__()
+        self.trunk = trunk
+        self.head = torch.nn.Linear(weight.shape[0], weight.shape[1])
+        with torch.no_grad():
+            self.head.weight.copy_(torch.tensor(np.array(weight.T)))
+            self.head.bias.copy_(torch.tensor(np.array(bias)))
+        self.head.to(next(trunk.parameters()).device)
+
+    def forward(self, rows: Rows) -> torch.Tensor:
+        """[M, 3] values high, low, switch where decisions are made."""
+        R = rows.response.shape[1]
+        hidden = self.trunk(
+            input_ids=rows.tokens,
+            attention_mask=rows.mask,
+            position_ids=_positions(rows.mask),
+            use_cache=False,
+        ).last_hidden_state
+        hidden = hidden[:, -R - 1 : -1]
+        low = hidden[torch.arange(len(hidden)), rows.value_low]
+        with torch.autocast(hidden.device.type, enabled=False):
+            first = self.head(hidden[:, 0].float())
+            planned = self.head(low.float())
+        return torch.stack([first[:, 0], planned[:, 1], first[:, 2]], dim=1)
+
+
+def score(model, rows: Rows, temperature: float, with_entropy: bool = True):
+    """Log-probs [M, R] and entropies of the responses."""
+    R = rows.response.shape[1]
+    logits = model(
+        input_ids=rows.tokens,
+        attention_mask=rows.mask,
+        position_ids=_positions(rows.mask),
+        logits_to_keep=R + 1,
+        use_cache=False,
+    ).logits[:, :-1]
+    log_p = F.log_softmax(logits.float() / temperature, dim=-1)
+    chosen = log_p.gather(-1, rows.response[..., None])[..., 0]
+    return chosen, -(log_p.exp() * log_p).sum(-1) if with_entropy else None
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+class Learner:
+    """Actor, critic, reference and two Adams; `step` is one PPO update."""
+
+    def __init__(
+        self,
+        actor,
+        critic,
+        reference,
+        settings: Settings,
+        *,
+        rates: tuple[float, float],
+        max_norm: float,
+        half: bool,
+    ):
+        self.actor, self.critic, self.reference = actor, critic, reference
+        self.settings, self.max_norm = settings, max_norm
+        nets = zip((actor, critic), rates, strict=True)
+        self.optimizers = [
+            torch.optim.Adam(net.parameters(), lr=rate, fused=True)
+            for net, rate in nets
+        ]
+        self.autocast = torch.autocast(
+            next(actor.parameters()).device.type,
+            dtype=torch.bfloat16,
+            enabled=half,
+        )
+
+    def step(self, rows: Rows, micro: int) -> dict[str, float]:
+        """One update on one minibatch, `micro` rows at a time.
+
+        Returns:
+          its losses, and the norms of both gradients.
+        """
+        s = self.settings
+        chunks = [
+            Rows(*parts) for parts in zip(*(x.split(micro) for x in rows), strict=True)
+        ]
+        with torch.no_grad(), self.autocast:
+            old = [self.critic(chunk) for chunk in chunks]
+            towards = [
+                score(self.reference, chunk, s.temperature, with_entropy=False)[0]
+                for chunk in chunks
+            ]
+        count = rows.carries.sum()
+        numbers = torch.stack(
+            [rows.starts.sum(), *[torch.tensor(len(rows.starts)).to(count.device)] * 2]
+        )
+        sums: dict[str, torch.Tensor] = {}
+        for chunk, old_values, reference in zip(chunks, old, towards, strict=True):
+            with self.autocast:
+                log_prob, entropy = score(self.actor, chunk, s.temperature)
+                values = self.critic(chunk)
+            parts = self._losses(
+                chunk, log_prob, entropy, values, old_values, reference, count, numbers
+            )
+            loss = parts["policy"] + s.kl_coef * parts["kl"]
+            loss = loss - s.entropy_coef * parts["entropy"]
+            (loss + parts["high"] + parts["low"] + parts["switch"]).backward()
+            for name, part in parts.items():
+                sums[name] = sums.get(name, 0.0) + part.detach()
+        for name, net, optimizer in zip(
+            ("actor", "critic"),
+            (self.actor, self.critic),
+            self.optimizers,
+            strict=True,
+        ):
+            sums[f"grad {name}"] = torch.nn.utils.clip_grad_norm_(
+                net.parameters(), self.max_norm
+            )
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return {name: float(x) for name, x in sums.items()}
+
+    def _losses(
+        self, rows, log_prob, entropy, values, old_values, reference, count, numbers
+    ):
+        """Sums over this chunk, divided by the sizes of the minibatch."""
+        s = self.settings
+        carries = rows.carries.float()
+        ratio = (log_prob - rows.old_log_prob).exp()
+        plain = -rows.advantage * ratio
+        clipped = -rows.advantage * ratio.clamp(1 - s.clip_low, 1 + s.clip_high)
+        policy = torch.maximum(plain, clipped)
+        # A bad action that became far likelier: its loss is bounded.
+        bound = torch.minimum(policy, -rows.advantage * s.dual_clip)
+        policy = torch.where(rows.advantage < 0, bound, policy)
+        gap = (reference - log_prob).clamp(-20, 20)
+        kl = (gap.exp() - gap - 1).clamp(-10, 10)
+        near = old_values + (values - old_values).clamp(-s.value_clip, s.value_clip)
+        error = torch.maximum((values - rows.returns) ** 2, (near - rows.returns) ** 2)
+        there = torch.stack([rows.starts.float(), *[torch.ones(len(values))] * 2], 1)
+        errors = (error * there.to(error.device)).sum(0) / numbers
+        return {
+            "policy": (policy * carries).sum() / count,
+            "kl": (kl * carries).sum() / count,
+            "entropy": (entropy * carries).sum() / count,
+            **dict(zip(("high", "low", "switch"), errors, strict=True)),
+        }

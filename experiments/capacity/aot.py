@@ -1,0 +1,145 @@
+"""The real programs of a run, lowered from shapes alone: nothing is allocated."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from hiper_jax.act.stack import Batch
+from hiper_jax.experiments import config as configs
+from hiper_jax.experiments.train import build, optimizers
+from hiper_jax.lm import LMConfig
+from hiper_jax.networks import placement
+from hiper_jax.networks.agent import Agent, server
+from hiper_jax.networks.shapes import Shapes, shapes_of
+
+
+@dataclasses.dataclass(frozen=True)
+class _Codec:
+    """What generation asks of a tokenizer."""
+
+    eos_id: int = 1
+    pad_id: int = 0
+
+
+def bare_agent(model: LMConfig, config: configs.Train, mesh: Any) -> Agent:
+    """An agent of a shape that has no weights and no tokenizer."""
+    model = dataclasses.replace(model, dtype=config.dtype)
+    return Agent(
+        model,
+        model,
+        _Codec(),
+        None,
+        mesh=mesh,
+        remat=config.remat,
+        shared=config.critic == "shared",
+        trunk_gradient=config.trunk_gradient,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+    )
+
+
+def lower_update(agent: Agent, config: configs.Train) -> Any:
+    """Lowers the update of a run, with every chunk as long as the longest row.
+
+    Shorter buckets are branches of the same loop: they add code, but no memory.
+
+    Returns:
+      A `jax.stages.Lowered` for the agent's mesh.
+    """
+    shapes = shapes_of(
+        config.reading, config.episodes, config.world.max_turns, config.slots
+    )
+    shapes = shapes._replace(lengths=shapes.lengths[-1:])
+    update, _, _, shapes = build(config, agent, shapes)
+    state = placement.abstract_state(agent, *optimizers(config))
+    state = _at(state, placement.state_places(agent, state))
+    batch = abstract_batch(shapes, config)
+    return update.lower(state, _at(batch, _everywhere(agent)))
+
+
+def lower_generation(agent: Agent, config: configs.Train) -> Any:
+    """Lowers sampling for all slots at the longest prompt."""
+    _, bind, _, shapes = build(config, agent)
+    params = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"), agent.served
+    )
+    serve = server(agent)
+    served = jax.eval_shape(serve, params)
+    served = _at(served, placement.serving_places(agent))
+    rows, width = config.slots, shapes.prompts[-1]
+    everywhere = _everywhere(agent)
+    others = (
+        jax.ShapeDtypeStruct((rows, width), jnp.int32),
+        jax.ShapeDtypeStruct((rows,), jnp.int32),
+        jax.eval_shape(functools.partial(jax.random.key, 0)),
+        jax.ShapeDtypeStruct((), jnp.float32),
+        jax.ShapeDtypeStruct((rows,), jnp.int32),
+    )
+    return bind.lower(served, *_at(others, everywhere))
+
+
+def abstract_batch(shapes: Shapes, config: configs.Train) -> Batch:
+    """Shapes of a stacked batch of a run."""
+    B, T = config.episodes, config.world.max_turns
+    N, L, R = shapes.rows[0], shapes.lengths[-1], config.reading.max_response
+    sizes = {
+        (N, L): {"tokens": "int32"},
+        (N,): {
+            **dict.fromkeys(("start", "length", "value_low"), "int32"),
+            "trained": "bool",
+        },
+        (N, R): {
+            "response": "int32",
+            "old_log_prob": "float32",
+            **dict.fromkeys(
+                ("response_mask", "action_mask", "subgoal_mask", "switch_mask"), "bool"
+            ),
+        },
+        (): dict.fromkeys(("num_rows", "num_turns"), "int32"),
+        (B,): {"next_row": "int32"},
+        (B, T): {
+            **dict.fromkeys(("row", "segment", "subgoal_id"), "int32"),
+            "reward": "float32",
+            **dict.fromkeys(
+                (
+                    "valid",
+                    "switch",
+                    "terminated",
+                    "action_valid",
+                    "admissible",
+                    "has_action",
+                    "has_subgoal",
+                    "has_switch",
+                ),
+                "bool",
+            ),
+        },
+    }
+    return Batch(
+        **{
+            name: jax.ShapeDtypeStruct(shape, dtype)
+            for shape, fields in sizes.items()
+            for name, dtype in fields.items()
+        }
+    )
+
+
+def _everywhere(agent: Agent) -> NamedSharding:
+    return NamedSharding(agent.mesh, PartitionSpec())
+
+
+def _at(shapes: Any, places: Any) -> Any:
+    """Shapes with their places; one place for all, or a tree of them."""
+    if isinstance(places, NamedSharding):
+        places = jax.tree.map(lambda _: places, shapes)
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=place
+        ),
+        shapes,
+        places,
+    )

@@ -1,0 +1,251 @@
+"""`hiper plan`: what a run will hold on each device, and what would make it fit."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from hiper_jax.experiments.capacity import memory as plan
+from hiper_jax.experiments.config import Mesh
+from hiper_jax.lm import LMConfig, num_params, qwen, sharding, weights
+from hiper_jax.lm.known import MODELS
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Counts the memory of training before anything is allocated."""
+
+    model: str
+    """A published model, such as qwen2.5-7b, or a folder with a config.json."""
+    devices: int = 1
+    """Devices in all."""
+    hbm: float = 80.0
+    """Memory of one device, GiB."""
+    mesh: Mesh = Mesh()
+    """How the devices are laid out; by default the best that fits is chosen."""
+    critic: Literal["separate", "shared"] = "separate"
+    """See hiper train --help."""
+    lora_rank: int = 0
+    """Rank of adapters, which are then all that is trained; 0: every weight is."""
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type that the networks compute in; trained weights are float32."""
+    remat: Literal["none", "dots", "full"] = "full"
+    """What a gradient computes again rather than keeps."""
+    chunk: int = 64
+    """Turns fed at once, over all devices."""
+    slots: int = 128
+    """Rows sampled at once, over all devices."""
+    prompt: int = 2048
+    """Prompt tokens at most."""
+    response: int = 512
+    """Response tokens at most."""
+    episodes: int = 128
+    """Trajectories per iteration."""
+    turns: int = 50
+    """Turns per trajectory at most."""
+    json: bool = False
+    """Print JSON, in bytes."""
+
+
+def main(asked: Plan) -> None:
+    """Prints the plan; the answer is in its last lines.
+
+    Raises:
+      ValueError, FileNotFoundError: something in the question cannot be.
+    """
+    check(asked)
+    config = dataclasses.replace(shape_of(asked.model), dtype=asked.dtype)
+    mesh = choose(config, asked)
+    report = {
+        "model": asked.model,
+        "weights": num_params(config),
+        "mesh": mesh,
+        "hbm": int(asked.hbm * GIB),
+        **parts_of(config, mesh, asked),
+    }
+    report["fits"] = peak(report) <= report["hbm"]
+    report["knobs"] = [
+        {"change": name, "peak": size, "fits": size <= report["hbm"]}
+        for name, size in knobs(config, mesh, asked)
+        if size < peak(report)
+    ]
+    print(json.dumps(report, indent=1) if asked.json else text(report))
+
+
+def check(asked: Plan) -> None:
+    """Raises ValueError where a number is not one that can be."""
+    for name in ("devices", "chunk", "slots", "prompt", "response", "episodes"):
+        if getattr(asked, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(asked, name)}")
+    if asked.lora_rank < 0:
+        raise ValueError(f"lora_rank must be at least 0, got {asked.lora_rank}")
+    if asked.turns < 1 or not asked.hbm > 0:
+        raise ValueError(
+            f"turns and hbm must be above 0, got {asked.turns} and {asked.hbm}"
+        )
+    for name, ways in dataclasses.asdict(asked.mesh).items():
+        if ways < 1:
+            raise ValueError(f"mesh.{name} must be at least 1, got {ways}")
+    if asked.mesh.size not in (1, asked.devices):
+        raise ValueError(
+            f"the mesh has {asked.mesh.size} devices, --devices is {asked.devices}; "
+            "make them agree, or leave the mesh out"
+        )
+
+
+def shape_of(model: str) -> LMConfig:
+    """Finds a published model's shape, or reads that of a folder.
+
+    Raises:
+      ValueError: there is neither.
+    """
+    if model.lower() in MODELS:
+        return MODELS[model.lower()]
+    if (pathlib.Path(model) / "config.json").is_file():
+        return weights.read_config(model)
+    raise ValueError(
+        f"there is no model {model!r}; name a folder with a config.json, or one of "
+        + ", ".join(MODELS)
+    )
+
+
+def job_of(asked: Plan) -> plan.Job:
+    """The question as the planner takes it."""
+    rows = -(-asked.episodes * (asked.turns + 1) // 64) * 64
+    return plan.Job(
+        chunk=min(asked.chunk, rows),
+        rows=rows,
+        prompt=asked.prompt,
+        response=asked.response,
+        slots=asked.slots,
+        remat=asked.remat,
+        shared=asked.critic == "shared",
+        rank=asked.lora_rank,
+    )
+
+
+def parts_of(config: LMConfig, mesh: Mapping[str, int], asked: Plan) -> dict[str, Any]:
+    """Bytes per device by part: "resident", "update" and "generation"."""
+    job = job_of(asked)
+    return {
+        "resident": plan.state(config, mesh, job),
+        "update": plan.update(config, mesh, job),
+        "generation": plan.generation(config, mesh, job),
+    }
+
+
+def peak(parts: Mapping[str, Any]) -> int:
+    """The most that a device holds: in the update, or sampling beside the state."""
+    sampling = sum(parts["resident"].values()) + parts["generation"]["total"]
+    return max(parts["update"]["total"], sampling)
+
+
+def meshes(config: LMConfig, devices: int, chunk: int) -> Iterator[dict[str, int]]:
+    """Every layout that divides the model and the chunk, least traffic first."""
+    sizes = [n for n in range(1, devices + 1) if devices % n == 0]
+    for tensor in sizes:
+        for fsdp in sizes:
+            if devices % (tensor * fsdp):
+                continue
+            mesh = {"data": devices // tensor // fsdp, "fsdp": fsdp, "tensor": tensor}
+            fault = sharding.undivided(qwen.abstract(config), mesh)
+            if fault is None and chunk % (mesh["data"] * fsdp) == 0:
+                yield mesh
+
+
+def choose(config: LMConfig, asked: Plan) -> dict[str, int]:
+    """The mesh that was asked for, or the first that fits, or the one that holds least.
+
+    Raises:
+      ValueError: no mesh divides the model, or not the one asked for.
+    """
+    if asked.mesh.size > 1 or asked.devices == 1:
+        mesh = dataclasses.asdict(asked.mesh)
+        fault = sharding.undivided(qwen.abstract(config), mesh)
+        ways = mesh["data"] * mesh["fsdp"]
+        if fault is None and asked.chunk % ways:
+            fault = f"a chunk of {asked.chunk} turns is not a multiple of {ways}"
+        if fault:
+            raise ValueError(fault)
+        return mesh
+    known = list(meshes(config, asked.devices, asked.chunk))
+    if not known:
+        raise ValueError(
+            f"no mesh of {asked.devices} devices divides {asked.model}, with "
+            f"{config.num_kv_heads} key/value heads, and a chunk of {asked.chunk} "
+            "turns; change --devices or --chunk"
+        )
+    sizes = [peak(parts_of(config, mesh, asked)) for mesh in known]
+    fitting = [
+        m for m, size in zip(known, sizes, strict=True) if size <= asked.hbm * GIB
+    ]
+    return fitting[0] if fitting else known[sizes.index(min(sizes))]
+
+
+def knobs(
+    config: LMConfig, mesh: Mapping[str, int], asked: Plan
+) -> Iterator[tuple[str, int]]:
+    """What one change at a time would make the peak, by planning again."""
+
+    def again(mesh=mesh, config=config, **changes) -> int:
+        return peak(parts_of(config, mesh, dataclasses.replace(asked, **changes)))
+
+    if asked.remat != "full":
+        yield "--remat full", again(remat="full")
+    if asked.dtype != "bfloat16":
+        half = dataclasses.replace(config, dtype="bfloat16")
+        yield "--dtype bfloat16", again(config=half, dtype="bfloat16")
+    if asked.critic != "shared":
+        yield "--critic shared", again(critic="shared")
+    if not asked.lora_rank:
+        yield "--lora-rank 16", again(lora_rank=16)
+    ways = mesh["data"] * mesh["fsdp"]
+    for chunk in (asked.chunk // 2, asked.chunk // 4):
+        if chunk and chunk % ways == 0:
+            yield f"--chunk {chunk}", again(chunk=chunk)
+    for slots in (asked.slots // 2, asked.slots // 4):
+        if slots and slots % ways == 0:
+            yield f"--slots {slots}", again(slots=slots)
+    for devices in (asked.devices, 2 * asked.devices, 4 * asked.devices):
+        found = [(again(mesh=m), m) for m in meshes(config, devices, asked.chunk)]
+        if found:
+            size, best = min(found, key=lambda pair: pair[0])
+            flags = " ".join(f"--mesh.{k} {v}" for k, v in best.items() if v > 1)
+            more = "" if devices == asked.devices else f"--devices {devices} "
+            yield more + flags, size
+
+
+def text(report: Mapping[str, Any]) -> str:
+    """The plan as a page of text."""
+
+    def gib(size: float) -> str:
+        return f"{size / GIB:9.2f} GiB"
+
+    mesh = " x ".join(f"{k} {v}" for k, v in report["mesh"].items())
+    lines = [f"{report['model']}: {report['weights'] / 1e9:.2f} G weights, mesh {mesh}"]
+    resident = sum(report["resident"].values())
+    for name, head in (
+        ("update", "the update"),
+        ("generation", "sampling, beside the training state"),
+    ):
+        lines.append(f"\n{head}, per device")
+        parts = dict(report[name])
+        total = parts.pop("total")
+        if name == "generation":
+            parts, total = {"training state": resident, **parts}, total + resident
+        lines += [f"  {part:20}{gib(size)}" for part, size in parts.items()]
+        lines.append(f"  {'total':20}{gib(total)}")
+    most, hbm = peak(report), report["hbm"]
+    verdict = "fits" if report["fits"] else "does NOT fit"
+    lines.append(f"\n{verdict}: {most / GIB:.2f} of {hbm / GIB:.0f} GiB at the most")
+    fitting = [k for k in report["knobs"] if k["fits"]] if not report["fits"] else []
+    shown = fitting or report["knobs"]
+    if shown and not report["fits"]:
+        lines.append("what would make it fit:" if fitting else "what would help:")
+    elif shown:
+        lines.append("what would need less:")
+    lines += [f"  {k['change']:44}{gib(k['peak'])}" for k in shown]
+    return "\n".join(lines)

@@ -1,0 +1,106 @@
+"""`hiper eval`: a finished run, a checkpoint or a folder of weights plays games."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+
+from hiper_jax import workdir
+from hiper_jax.experiments import config as configs
+from hiper_jax.experiments import games as worlds
+from hiper_jax.experiments.panel import evaluate
+from hiper_jax.experiments.recipes import presets
+from hiper_jax.experiments.report.tables import summary
+from hiper_jax.networks import agent as agents
+from hiper_jax.networks import assemble as trained
+from hiper_jax.networks.shapes import shapes_of
+
+
+def examine(
+    checkpoint: str,
+    *,
+    split: str,
+    episodes: int,
+    temperature: float,
+    seed: int,
+    slots: int,
+    data: str,
+    out: str,
+    preset: str = "quickstart",
+) -> dict:
+    """Plays a panel and writes its record.
+
+    Args:
+      checkpoint: a run's folder (its newest checkpoint, or its final model), or a
+        folder of weights.
+      split: of the games; empty: the first that the run itself is examined on.
+      episodes: games, spread evenly over the sorted split; 0 plays all.
+      temperature: of sampling.
+      seed: of sampling.
+      slots: environments at once.
+      data: folder of games; empty: the run's.
+      out: file for the record.
+      preset: whose settings a folder of weights is played with; a run has its own.
+
+    Returns:
+      The record.
+
+    Raises:
+      FileNotFoundError, ValueError: nothing there, or of another shape.
+    """
+    folder = pathlib.Path(checkpoint)
+    config = presets.preset(preset)
+    if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
+        record = json.loads((folder / "config.json").read_text())
+        record.pop("provenance", None)
+        config = configs.replaced(config, record)
+        agent, actor, step = newest(folder, config)
+    elif (folder / "config.json").is_file():
+        agent, actor, _ = agents.load(folder)
+        step = 0
+    else:
+        raise FileNotFoundError(
+            f"{folder} is neither a run nor a folder of weights: there is no "
+            "config.json in it"
+        )
+    world = dataclasses.replace(config.world, data=data or config.world.data)
+    worlds.check_data(world)
+    split = split or next(iter(worlds.panels(world, 1, 1)))
+    listed = worlds.manifest(world, worlds.games_folder(world), split)
+    games = worlds.spread(listed.games, episodes or len(listed.games))
+    shapes = shapes_of(config.reading, 1, world.max_turns, slots)
+    bind = agents.sampler_of(agent, config.reading, shapes)
+    reader = agents.reader_of(agent, config.reading, world.environment)
+    with worlds.open_pool(world, slots) as pool:
+        record = evaluate(
+            pool,
+            bind,
+            actor,
+            games,
+            reader,
+            tag="eval",
+            split=split,
+            step=step,
+            temperature=temperature,
+            seed=seed,
+            max_turns=world.max_turns,
+            manifest_hash=listed.hash,
+        )
+    file = pathlib.Path(out or f"eval-{split}.json")
+    workdir.write_json(file, record)
+    print(f"{summary(record)}, after {step} updates")
+    print(f"record: {file}")
+    return record
+
+
+def newest(run: pathlib.Path, config: configs.Train):
+    """The agent of a run with the weights of its newest checkpoint."""
+    from hiper_jax.experiments.train import build
+
+    agent, actor, critic = agents.load_for(configs.start_of(config), config)
+
+    _, _, fresh, _ = build(config, agent)
+    like = fresh(actor, critic, jax.random.key_data(jax.random.key(config.seed)))
+    state, _ = workdir.restore(run, like)
+    return agent, trained.policy(agent, state), int(state.step)

@@ -1,0 +1,274 @@
+"""`hiper report`: a run's folder -> report.html, one file that needs nothing else."""
+
+import base64
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hiper_jax import workdir
+from hiper_jax.experiments.report import curves, tables
+from hiper_jax.experiments.report.episode_page import (
+    MOST_SWITCHES,
+    number,
+    pick,
+    replay,
+    text,
+)
+
+STYLE = pathlib.Path(__file__).parent / "report.css"
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
+img-src data:; style-src 'unsafe-inline'">
+<title>{title}</title>
+<style>
+{style}</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+# Settings that a reader asks for first; the rest is folded away.
+KEY_SETTINGS = (
+    ("model", "model"),
+    ("num_updates", "iterations"),
+    ("episodes", "episodes per iteration"),
+    ("world.environment", "environment"),
+    ("world.max_turns", "turn limit"),
+    ("actor_lr", "actor learning rate"),
+    ("critic_lr", "critic learning rate"),
+    ("temperature", "temperature, training"),
+    ("eval_temperature", "temperature, evaluation"),
+    ("learn.gamma", "discount"),
+    ("learn.lambda_turn", "λ, turns"),
+    ("learn.lambda_segment", "λ, segments"),
+    ("learn.bootstrap", "bootstrap"),
+    ("learn.keep_penalty", "keep penalty"),
+    ("learn.kl_coef", "KL coefficient"),
+    ("learn.entropy_coef", "entropy coefficient"),
+)
+
+
+def write_report(run) -> pathlib.Path:
+    """Writes report.html, the tables and the pictures of a run, finished or not.
+
+    Args:
+      run: the run's folder.
+
+    Returns:
+      The path of report.html.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+      ValueError: the run's evaluations cannot be read or compared.
+    """
+    run = pathlib.Path(run)
+    if not run.is_dir():
+        raise FileNotFoundError(f"there is no run in {run}; give a run's folder")
+    config = _config(run)
+    metrics = workdir.read_lines(run / "metrics.jsonl")
+    timing = workdir.read_lines(run / "timing.jsonl")
+    rounds, rows = tables.evaluations(run), tables.write(run)
+    pictures = curves.draw(metrics, timing, rounds)
+    for picture in pictures:
+        workdir.write_bytes(run / f"{picture.name}.png", picture.png)
+    origin = config.get("provenance", {})
+    title = f"{origin.get('preset') or run.resolve().name}, seed {_seed(config)}"
+    body = [
+        f"<header><h1>{text(title)}</h1>{_origin(origin)}</header>",
+        _missing(config, metrics, rounds),
+        _tiles(metrics, timing, rows),
+        _results(rows),
+        _curves(pictures),
+        _episodes(run),
+        _settings(config),
+        f"<footer>{_versions(origin)}</footer>",
+    ]
+    page = PAGE.format(
+        title=text(title), style=STYLE.read_text(), body="\n".join(filter(None, body))
+    )
+    path = run / "report.html"
+    workdir.write_text(path, page)
+    return path
+
+
+def _config(run: pathlib.Path) -> dict[str, Any]:
+    try:
+        return json.loads((run / "config.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _seed(config: Mapping[str, Any]) -> object:
+    return config.get("seed", config.get("provenance", {}).get("seed", "unknown"))
+
+
+def _origin(origin: Mapping[str, Any]) -> str:
+    facts = [
+        f"commit {origin['commit']}" if origin.get("commit") else "commit unknown",
+        f"Python {origin['python']}" if origin.get("python") else "",
+        origin.get("machine", ""),
+    ]
+    return f'<p class="soft">{text(" · ".join(filter(None, facts)))}</p>'
+
+
+def _missing(config, metrics, rounds) -> str:
+    """Says what a reader might look for and not find."""
+    notes, planned = [], config.get("num_updates")
+    done = metrics[-1]["step"] if metrics else 0
+    if not config:
+        notes.append("config.json is missing: settings are unknown.")
+    if planned and done < planned:
+        notes.append(
+            f"This run has done {done} of {planned} iterations: it was stopped early "
+            "or is still running."
+        )
+    if not metrics:
+        notes.append("No iteration was finished, so there are no curves.")
+    for tag in ("before", "after"):
+        if tag not in rounds:
+            notes.append(f"There is no evaluation {tag} training.")
+    items = "".join(f"<li>{text(note)}</li>" for note in notes)
+    return f'<div class="note"><ul>{items}</ul></div>' if notes else ""
+
+
+def _tiles(metrics, timing, rows: Sequence[tables.Row]) -> str:
+    tiles = []
+    for row in rows:
+        if row.task_type == tables.OVERALL:
+            ends = [r for r in (row.before, row.after) if r is not None]
+            shares = " → ".join(f"{100 * r.share:.1f} %" for r in ends)
+            low, high = ends[-1].interval
+            interval = f"95 % interval {100 * low:.1f} to {100 * high:.1f}"
+            tiles.append((shares, f"won on {row.split.replace('_', ' ')}; {interval}"))
+            if all(r.points is not None for r in ends):
+                scores = " → ".join(f"{r.score:.3f}" for r in ends)
+                tiles.append((scores, f"mean score on {row.split.replace('_', ' ')}"))
+    if metrics:
+        last = metrics[-1]
+        tiles.append((number(last["step"]), "iterations"))
+        if last.get("rollout/success") is not None:
+            share = f"{100 * last['rollout/success']:.0f} %"
+            tiles.append((share, "won in the last rollout"))
+    if timing:
+        minutes = sum(r.get("seconds") or 0.0 for r in timing) / 60
+        each = 60 * minutes / len(timing)
+        tiles.append((f"{minutes:.1f} min", f"of training, {each:.0f} s an iteration"))
+    cells = "".join(
+        f'<div class="card tile"><b>{text(big)}</b><span>{text(small)}</span></div>'
+        for big, small in tiles
+    )
+    return f'<div class="tiles">{cells}</div>' if cells else ""
+
+
+def _results(rows: Sequence[tables.Row]) -> str:
+    if not rows:
+        return ""
+    lines = []
+    for row in rows:
+        rates = _rate("before", row.before) + _rate("after", row.after)
+        kind = "whole" if row.task_type == tables.OVERALL else "part"
+        lines.append(
+            f'<tr class="{kind}"><td>{_spaced(row.split)}</td>'
+            f"<td>{_spaced(row.task_type)}</td>{rates}<td>{_change(row)}</td></tr>"
+        )
+    return (
+        '<h2>Results</h2><p class="soft">Games won, with 95 % Wilson intervals. An '
+        "arrow marks rows whose two intervals do not overlap.</p>"
+        '<div class="card scroll"><table><thead><tr><th>split</th><th>task type</th>'
+        "<th>before</th><th>after</th><th></th></tr></thead>"
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _spaced(name: str) -> str:
+    return text(name.replace("_", " "))
+
+
+def _rate(when: str, rate: tables.Rate | None) -> str:
+    if rate is None:
+        return f'<td class="rate soft" data-when="{when}">not evaluated</td>'
+    low, high = rate.interval
+    return (
+        f'<td class="rate" data-when="{when}">{100 * rate.share:.1f} % '
+        f'<span class="soft">{rate.won}/{rate.games}, {100 * low:.0f} to '
+        f"{100 * high:.0f}{_score(rate)}</span>"
+        f'<span class="span"><i style="left:{100 * low:.1f}%;'
+        f'width:{100 * (high - low):.1f}%"></i>'
+        f'<b style="left:{100 * rate.share:.1f}%"></b></span></td>'
+    )
+
+
+def _score(rate: tables.Rate) -> str:
+    return "" if rate.points is None else f"; score {rate.score:.3f}"
+
+
+def _change(row: tables.Row) -> str:
+    if not row.differs:
+        return ""
+    better = row.after.share > row.before.share
+    name, arrow = ("up", "▲") if better else ("down", "▼")
+    return f'<span class="{name}">{arrow}</span>'
+
+
+def _curves(pictures: Sequence[curves.Picture]) -> str:
+    figures = "".join(
+        f'<figure><h3>{text(p.title)}</h3><img alt="{text(p.title)} by iteration" '
+        f'src="data:image/png;base64,{base64.b64encode(p.png).decode()}">'
+        f"<figcaption>{text(p.caption)}</figcaption></figure>"
+        for p in pictures
+    )
+    return f'<h2>Curves</h2><div class="curves">{figures}</div>' if figures else ""
+
+
+def _episodes(run: pathlib.Path) -> str:
+    """Picked episodes of the last and the first iteration that are on disk."""
+    files = workdir.episode_files(run)
+    if not files:
+        return ""
+    parts = [
+        '<h2>Episodes</h2><p class="soft">A colour is a segment: the turns under one '
+        "subgoal. Bars are advantages as they entered the loss, on one scale per "
+        "episode: of the action on every turn, of the subgoal where a segment starts, "
+        "and of the switch decision.</p>"
+    ]
+    for step in sorted({max(files), min(files)}, reverse=True):
+        picked = pick(workdir.read_episodes(files[step]))
+        parts.append(f"<h3>Iteration {step}</h3>")
+        for place, (name, episode) in enumerate(picked.items()):
+            title = "Won" if episode.won else "Not won"
+            if name == MOST_SWITCHES:
+                title = f"Most switches: {title.lower()}"
+            unfolded = step == max(files) and place == 0
+            parts.append(replay(episode, title=title, unfolded=unfolded))
+    return "".join(parts)
+
+
+def _settings(config: Mapping[str, Any]) -> str:
+    if not config:
+        return ""
+    facts = []
+    for path, label in KEY_SETTINGS:
+        value: Any = config
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value is not None:
+            shown = "the warm start" if path == "model" and not value else value
+            facts.append(f"<div><dt>{text(label)}</dt><dd>{text(shown)}</dd></div>")
+    rest = {k: v for k, v in config.items() if k != "provenance"}
+    return (
+        f'<h2>Settings</h2><dl class="card facts">{"".join(facts)}</dl>'
+        '<details class="fold"><summary>All settings</summary><div><pre>'
+        f"{text(json.dumps(rest, indent=1, ensure_ascii=False))}</pre></div></details>"
+    )
+
+
+def _versions(origin: Mapping[str, Any]) -> str:
+    versions = origin.get("versions") or {}
+    return text(" · ".join(f"{k} {v}" for k, v in versions.items() if v))

@@ -1,0 +1,329 @@
+"""`hiper warmstart`: the small agents that reinforcement learning starts from.
+
+Games -> the expert's demonstrations -> tokenizer -> imitation -> a critic fitted to the
+imitator's own episodes. Everything follows from the settings and the seed.
+"""
+
+import dataclasses
+import pathlib
+import random
+import shutil
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+import optax
+
+from hiper_jax import lm
+from hiper_jax.act.codec import load_codec
+from hiper_jax.act.pieces import piece_table
+from hiper_jax.act.prompt import build_prompt
+from hiper_jax.act.rollout import rollout
+from hiper_jax.experiments import games as worlds
+from hiper_jax.experiments.config import Reading, Train, World
+from hiper_jax.experiments.recipes.presets import (
+    OURS,
+    OURS_SHOP,
+    SHOP_READING,
+    SMALL_SHOP,
+)
+from hiper_jax.experiments.warmstart import demonstrations
+from hiper_jax.experiments.warmstart.imitate import imitate
+from hiper_jax.experiments.warmstart.tokenizer import (
+    PHRASES,
+    SHOP_PHRASES,
+    train_tokenizer,
+)
+from hiper_jax.lm import value_heads as heads
+from hiper_jax.networks import agent as agents
+from hiper_jax.networks.shapes import shapes_of
+from hiper_jax.update import step as learning
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
+    """How the warm start is made."""
+
+    out: str = "runs/warmstart"
+    """Folder for the weights and the tokenizer."""
+    world: World = World()
+    reading: Reading = Reading()
+    practice_worlds: int = 16
+    """Sets of games made for demonstrations alone, each as large as `world.train`; in a
+    shop, where the training goals are shown, how often each of them."""
+    noise: float = 0.15
+    """How often chance plays in a demonstration, and the expert has to recover."""
+    mistakes: float = 0.0
+    """How often a turn teaches an action drawn at random."""
+    haste: float = 0.3
+    """What there is to unlearn. In ALFWorld, how often a turn that should take a thing
+    teaches to search on; in a shop, how often a turn that could buy teaches to buy,
+    though options are still to be chosen or the product is the wrong one."""
+    vocab_size: int = 1024
+    """Tokens at most."""
+    width: int = 128
+    """Width of the model."""
+    depth: int = 3
+    """Layers of the actor."""
+    mlp_width: int = 256
+    """Inner width of its MLPs."""
+    critic_depth: int = 3
+    """Layers of the critic, which start as the actor's first ones. To see that what the
+    task names stands in the observation takes two at least."""
+    steps: int = 3000
+    """Optimizer steps of imitation."""
+    batch: int = 32
+    """Turns per step."""
+    learning_rate: float = 3e-3
+    """Adam's peak."""
+    prompt_weight: float = 0.3
+    """How much a token of a prompt counts against one of a response."""
+    critic_rounds: int = 4
+    """Rollouts that the critic is fitted to."""
+    critic_lr: float = 1e-3
+    """Adam's learning rate for the critic."""
+    seed: int = 0
+    """Of everything random."""
+
+
+def start(world: str) -> WarmStart:
+    """The settings of the warm starts that come with us.
+
+    Raises:
+      ValueError: there is none for that world.
+    """
+    if world == "alfworld":
+        return WarmStart()
+    if world == "webshop":
+        return WarmStart(
+            out="runs/warmstart-webshop",
+            world=SMALL_SHOP,
+            reading=SHOP_READING,
+            practice_worlds=3,
+            vocab_size=1536,
+            # Imitation alone would leave little to learn: with these steps and no
+            # haste, 85 % of goals are won.
+            haste=0.4,
+            steps=1800,
+        )
+    raise ValueError(f"there is no warm start for {world!r}; alfworld or webshop")
+
+
+def warmstart(config: WarmStart) -> pathlib.Path:
+    """Makes a warm start.
+
+    Returns:
+      The folder with the actor, its tokenizer and its critic.
+
+    Raises:
+      ValueError: the folder is in use or a setting cannot work.
+    """
+    out = pathlib.Path(config.out)
+    if (out / "config.json").exists():
+        raise ValueError(f"{out} holds a model already; name another --out")
+    if not 1 <= config.critic_depth <= config.depth:
+        raise ValueError(
+            f"critic_depth must be 1 to {config.depth}, the actor's layers, got "
+            f"{config.critic_depth}"
+        )
+    for name in ("noise", "mistakes", "haste"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(
+                f"{name} is how often, from 0 to 1, got {getattr(config, name)}"
+            )
+    began = time.monotonic()
+    games = worlds.manifest(
+        config.world, worlds.games_folder(config.world), "train"
+    ).games
+    demos = practise(config, games)
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shop = config.world.environment == "webshop"
+    train_tokenizer(
+        _texts(demos, config.reading.style),
+        partial,
+        vocab_size=config.vocab_size,
+        phrases=SHOP_PHRASES if shop else PHRASES,
+        # A made-up code says nothing in pieces; as one token it costs a tenth.
+        names=worlds.product_codes(config.world) if shop else (),
+    )
+    codec = load_codec(partial)
+    rows = demonstrations.rows(
+        demos,
+        codec,
+        style=config.reading.style,
+        max_prompt=config.reading.max_prompt,
+        history_length=config.reading.history_length,
+        mistakes=config.mistakes,
+        haste=config.haste,
+        seed=config.seed,
+    )
+    rows = [r for r in rows if len(r.response) <= config.reading.max_response]
+    shape = lm.tiny(
+        codec.vocab_size,
+        width=config.width,
+        depth=config.depth,
+        mlp_width=config.mlp_width,
+        head_dim=config.width // 4,
+    )
+    prompts = np.mean([len(row.prompt) for row in rows])
+    responses = np.mean([len(row.response) for row in rows])
+    print(
+        f"{len(rows)} turns of {prompts:.0f} + {responses:.0f} tokens; "
+        f"{codec.vocab_size} in the vocabulary; {lm.num_params(shape):,} weights"
+    )
+    key = jax.random.key(config.seed)
+    started = time.monotonic()
+
+    def report(step: int, metrics: dict[str, float]):
+        left = (time.monotonic() - started) / step * (config.steps - step)
+        print(
+            f"imitation {step}/{config.steps}  loss {metrics['loss']:.3f}"
+            f"  accuracy {metrics['accuracy']:.3f}"
+            f"  {metrics['tokens_per_second']:,.0f} tokens/s  {left / 60:.1f} min left",
+            flush=True,
+        )
+
+    actor = imitate(
+        lm.init(shape, key),
+        shape,
+        rows,
+        steps=config.steps,
+        batch=config.batch,
+        learning_rate=config.learning_rate,
+        prompt_weight=config.prompt_weight,
+        length_buckets=shapes_of(config.reading, 1, 1).lengths,
+        seed=config.seed,
+        report=report,
+    )
+    agent, critic = first_critic(config, shape, codec, actor)
+    # Whatever happens to the critic, the actor is on disk.
+    agents.save(partial, agent, actor, critic)
+    critic = fit_critic(config, agent, actor, critic, games)
+    agents.save(partial, agent, actor, critic)
+    if out.exists():
+        out.rmdir()
+    partial.rename(out)
+    print(f"{out}: {(time.monotonic() - began) / 60:.1f} minutes in all")
+    return out
+
+
+def practise(config: WarmStart, games: Sequence[str]) -> list:
+    """The expert plays: a shop's training goals, else games made for it alone."""
+    if config.world.environment == "webshop":
+        return _demonstrations(config, list(games) * config.practice_worlds, set())
+    unseen = worlds.manifest(
+        config.world, worlds.games_folder(config.world), "valid_unseen"
+    ).games
+    # Rooms unlike the unseen split's, in games of other seeds.
+    held_out = set(demonstrations.layouts(unseen))
+    games = []
+    for i in range(config.practice_worlds):
+        world = dataclasses.replace(
+            config.world, seed=config.world.seed + 100 + i, seen=0, unseen=0
+        )
+        games += worlds.manifest(world, worlds.games_folder(world), "train").games
+    return _demonstrations(config, games, held_out)
+
+
+def _demonstrations(config: WarmStart, games: Sequence[str], held_out: set) -> list:
+    """Plays the games; leaves out those in rooms that are held out."""
+    demos, won, same = [], 0, 0
+    played = demonstrations.play(
+        games,
+        dataclasses.replace(config.world, max_turns=config.world.max_turns + 20),
+        noise=config.noise,
+        seed=config.seed,
+        workers=config.world.workers,
+    )
+    for n, demo in enumerate(played, start=1):
+        if n % 100 == 0:
+            print(f"\rdemonstrations: {n}/{len(games)}", end="", flush=True)
+        if demonstrations.layout(demo.steps[0].admissible_actions) in held_out:
+            same += 1
+            continue
+        demos.append(demo)
+        won += demo.won
+    print(
+        f"\r{len(demos)} demonstrations, {won} won"
+        + (f"; {same} left out for a room like an unseen one" if held_out else "")
+    )
+    return demos
+
+
+def first_critic(config: WarmStart, shape: lm.LMConfig, codec, actor):
+    """A critic with the actor's first layers and heads of zero."""
+    critic_shape = dataclasses.replace(shape, depth=config.critic_depth)
+    critic = heads.init(critic_shape, jax.random.key(config.seed))
+    trunk = {k: v for k, v in actor.items() if k != "head"}
+    trunk["layers"] = jax.tree.map(lambda w: w[: config.critic_depth], trunk["layers"])
+    critic["trunk"] = jax.tree.map(jax.numpy.copy, trunk)
+    agent = agents.Agent(shape, critic_shape, codec, piece_table(codec.tokenizer))
+    return agent, critic
+
+
+def unscored(params, tokens, start, targets, temperature):
+    """A score that costs nothing: while the critic is fitted the actor stands still."""
+    del params, tokens, start, temperature
+    zero = jax.numpy.zeros(targets.shape)
+    return zero, zero
+
+
+def fit_critic(config: WarmStart, agent: agents.Agent, actor, critic, games):
+    """Regresses the three heads on the returns of the imitator's own episodes."""
+    if not config.critic_rounds:
+        return critic
+    train = Train(world=config.world, reading=config.reading)
+    shapes = shapes_of(config.reading, train.episodes, config.world.max_turns)
+    frozen, tx = optax.set_to_zero(), optax.adam(config.critic_lr)
+    ours = OURS_SHOP if config.world.environment == "webshop" else OURS
+    settings = dataclasses.replace(ours, epochs=3, value_clip=1e3, kl_coef=0.0)
+    update = learning.compile_update(
+        learning.make_update(
+            unscored,
+            agents.read_values(agent),
+            frozen,
+            tx,
+            settings,
+            length_buckets=shapes.lengths,
+        ),
+        donate=False,
+    )
+    bind = agents.sampler_of(agent, config.reading, shapes)
+    reader = agents.reader_of(agent, config.reading, config.world.environment)
+    root = jax.random.key(config.seed)
+    state = learning.init(actor, critic, frozen, tx, jax.random.key_data(root))
+    with worlds.open_pool(config.world, train.slots) as pool:
+        for step in range(config.critic_rounds):
+            episodes, _ = rollout(
+                pool,
+                bind(actor, jax.random.fold_in(root, step), 1.0),
+                worlds.training_games(games, step, train.episodes, config.seed),
+                reader,
+                max_turns=config.world.max_turns,
+            )
+            batch = agents.stacked(
+                agent,
+                episodes,
+                config.reading,
+                shapes,
+                max_turns=config.world.max_turns,
+            )
+            state, metrics, _ = update(state, batch)
+            won = np.mean([e.won for e in episodes])
+            print(
+                f"critic {step + 1}/{config.critic_rounds}: episodes won {won:.2f},"
+                f" explained variance {metrics['value/explained_variance']:.2f}",
+                flush=True,
+            )
+    return state.critic
+
+
+def _texts(demos, style: str):
+    rng = random.Random(0)
+    for demo in demos:
+        for prompt, response in demonstrations.texts(
+            demo, style=style, mistakes=0.0, haste=0.0, rng=rng
+        ):
+            yield build_prompt(*prompt, style=style) + response

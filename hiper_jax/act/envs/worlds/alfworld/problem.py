@@ -1,0 +1,205 @@
+"""One game: a task posed in a room, as the three files ALFWorld keeps on disk."""
+
+import functools
+import json
+import random
+from collections import Counter
+from typing import NamedTuple
+
+from alfworld.gen import constants, goal_library
+from alfworld.info import ALFRED_PDDL_PATH, ALFRED_TWL2_PATH
+
+from hiper_jax.act.envs.worlds.alfworld import house as rooms
+
+# What is done to the object on its way, and where.
+TREATMENT = {
+    "pick_clean_then_place_in_recep": ("Cleanable", "SinkBasin"),
+    "pick_heat_then_place_in_recep": ("Heatable", "Microwave"),
+    "pick_cool_then_place_in_recep": ("Coolable", "Fridge"),
+}
+LIGHT, TWO = "look_at_obj_in_light", "pick_two_obj_and_place"
+
+
+class Problem(NamedTuple):
+    """A task and where everything stands."""
+
+    task_type: str
+    room: rooms.Room
+    target: str  # type of the object to fetch
+    parent: str  # type of the receptacle to bring it to; "" for a lamp
+    lamp: str  # type of the lamp to use; "" otherwise
+    objects: tuple[tuple[str, str, str], ...]  # (PDDL name, type, receptacle's name)
+    sentence: str  # the task in words
+
+    @property
+    def folder(self) -> str:
+        """The task folder's name in ALFWorld's layout of the data."""
+        goal = self.parent or self.lamp
+        return f"{self.task_type}-{self.target}-None-{goal}-{self.room.number}"
+
+    @property
+    def signature(self) -> tuple:
+        """The game as a player meets it; equal games have equal signatures."""
+        placed = Counter((kind, place) for _, kind, place in self.objects)
+        goal = (self.task_type, self.target, self.parent, self.lamp)
+        return goal, self.room.receptacles, tuple(sorted(placed.items()))
+
+
+@functools.lru_cache(maxsize=1)
+def domain_and_grammar() -> tuple[str, str]:
+    """The texts of ALFWorld's PDDL domain and TWL2 grammar."""
+    with open(ALFRED_PDDL_PATH, encoding="utf-8") as domain:
+        with open(ALFRED_TWL2_PATH, encoding="utf-8") as grammar:
+            return domain.read(), grammar.read()
+
+
+def pose(
+    task_type: str, room: rooms.Room, *, objects: tuple[int, int], rng: random.Random
+) -> Problem | None:
+    """Draws a task of this type and a placement of objects in the room.
+
+    Args:
+      task_type: one of `data.TASK_TYPES`.
+      room: the layout.
+      objects: the least and the greatest number of objects, the lamp included.
+      rng: the only source of chance.
+
+    Returns:
+      The problem, or None where the room has no goal of this type.
+    """
+    goals = _goals(task_type, room)
+    if not goals:
+        return None
+    target, parent, lamp = rng.choice(goals)
+    wanted = rng.randint(*objects)
+    copies = rng.randint(2, 3) if task_type == TWO else rng.choice((1, 1, 2))
+    kinds = [target] * min(copies, wanted - bool(lamp))
+    others = [t for t in room.object_types if t != target]
+    rng.shuffle(others)
+    while others and len(kinds) + bool(lamp) < wanted:
+        # Later rounds repeat a type: several mugs in one kitchen, as in ALFRED.
+        kinds += others[: wanted - bool(lamp) - len(kinds)]
+    placed = []
+    for kind in kinds:
+        banned = parent if kind == target else ""
+        homes = [
+            name
+            for name, place in room.receptacles
+            if rooms.takes(place, kind) and place != banned
+        ]
+        placed.append((kind, rng.choice(homes)))
+    if lamp:
+        stands = [n for n, place in room.receptacles if place in rooms.LAMP_STANDS]
+        placed.append((lamp, rng.choice(stands)))
+    placed.sort()
+    named = tuple(
+        (rooms.mangle(kind, i + 0.25, 0.95, rng.randint(-99, 99) / 10), kind, home)
+        for i, (kind, home) in enumerate(placed)
+    )
+    words = {"obj": target, "recep": parent, "toggle": lamp, "mrecep": ""}
+    template = rng.choice(goal_library.gdict[task_type]["templates"])
+    sentence = template.format(**{key: word.lower() for key, word in words.items()})
+    return Problem(task_type, room, target, parent, lamp, named, sentence)
+
+
+def _goals(task_type, room) -> list[tuple[str, str, str]]:
+    """All (target, parent, lamp) of the type that the room allows."""
+    places = sorted({place for _, place in room.receptacles})
+    if task_type == LIGHT:
+        if not any(place in rooms.LAMP_STANDS for place in places):
+            return []
+        return [
+            (thing, "", lamp) for thing in room.object_types for lamp in rooms.LAMPS
+        ]
+    verb, station = TREATMENT.get(task_type, ("", ""))
+    if station and station not in places:
+        return []
+    goals = []
+    for thing in room.object_types:
+        if verb and not rooms.affords(thing, verb):
+            continue
+        homes = [place for place in places if rooms.takes(place, thing)]
+        for parent in homes:
+            if parent != station and len(homes) > 1:
+                goals.append((thing, parent, ""))
+    return goals
+
+
+def traj_data(problem: Problem) -> dict:
+    """The content of traj_data.json."""
+    return {
+        "task_type": problem.task_type,
+        "pddl_params": {
+            "object_target": problem.target,
+            "parent_target": problem.parent,
+            "toggle_target": problem.lamp,
+            "mrecep_target": "",
+            "object_sliced": False,
+        },
+        "scene": {
+            "floor_plan": f"FloorPlan{problem.room.number}",
+            "scene_num": problem.room.number,
+        },
+        "turk_annotations": {"anns": [{"task_desc": problem.sentence}]},
+    }
+
+
+def game_data(problem: Problem, walkthrough: list[str] | None) -> dict:
+    """The content of game.tw-pddl; solvable if there is a walkthrough."""
+    domain, grammar = domain_and_grammar()
+    sentence = json.dumps(problem.sentence)[1:-1]
+    return {
+        "pddl_domain": domain,
+        "grammar": grammar.replace("UNKNOWN GOAL", sentence),
+        "pddl_problem": pddl(problem),
+        "solvable": walkthrough is not None,
+        "walkthrough": walkthrough,
+    }
+
+
+def pddl(problem: Problem) -> str:
+    """The content of initial_state.pddl."""
+    receptacles = problem.room.receptacles
+    location = {name: f"loc_bar_{i}_bar_0" for i, (name, _) in enumerate(receptacles)}
+    places = sorted({place for _, place in receptacles})
+    kinds = sorted({kind for _, kind, _ in problem.objects})
+    things = ["agent1 - agent"]
+    things += [f"{name} - object" for name, _, _ in problem.objects]
+    things += [f"{kind}Type - otype" for kind in kinds]
+    things += [f"{place}Type - rtype" for place in places]
+    things += [f"{name} - receptacle" for name, _ in receptacles]
+    things += [f"{name} - location" for name in [*location.values(), "loc_bar_start"]]
+    facts = ["(atLocation agent1 loc_bar_start)"]
+    for name, place in receptacles:
+        facts.append(f"(receptacleType {name} {place}Type)")
+        facts.append(f"(receptacleAtLocation {name} {location[name]})")
+        if place in constants.OPENABLE_CLASS_LIST:
+            facts.append(f"(openable {name})")
+    for name, kind, home in problem.objects:
+        facts.append(f"(objectType {name} {kind}Type)")
+        facts += [f"({what} {name})" for what in _properties(kind)]
+        facts.append(f"(inReceptacle {name} {home})")
+        facts.append(f"(objectAtLocation {name} {location[home]})")
+    for place in places:
+        for kind in kinds:
+            if rooms.takes(place, kind):
+                facts.append(f"(canContain {place}Type {kind}Type)")
+    goal = goal_library.gdict[problem.task_type]["pddl"].format(
+        obj=problem.target, recep=problem.parent, toggle=problem.lamp
+    )
+    # The library writes `#` for the dash, and closes the problem at the goal's end.
+    lines = [f"(define (problem plan_{problem.room.number})", "(:domain alfred)"]
+    lines += ["(:objects", *things, ")", "(:init", *facts, ")"]
+    return "\n".join(lines) + "\n" + goal.replace("#", "-").strip() + "\n"
+
+
+def _properties(kind) -> list[str]:
+    if kind in constants.VAL_ACTION_OBJECTS["Toggleable"]:
+        return ["toggleable"]
+    found = ["pickupable"]
+    if kind in constants.MOVABLE_RECEPTACLES:
+        found.append("isReceptacleObject")
+    for verb in ("Cleanable", "Heatable", "Coolable", "Sliceable"):
+        if rooms.affords(kind, verb):
+            found.append(verb.lower())
+    return found

@@ -1,0 +1,262 @@
+"""Makes ALFWorld games: a data set in ALFWorld's own format, from a seed.
+
+Every game is played to the end by ALFWorld's hand-coded expert before it is kept; the
+moves stay in the file as its walkthrough.
+"""
+
+import functools
+import json
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hiper_jax.act.envs.parallel import mapper
+from hiper_jax.act.envs.worlds.alfworld import house as rooms
+from hiper_jax.act.envs.worlds.alfworld import problem as problems
+from hiper_jax.act.envs.worlds.alfworld.data import SPLITS, TASK_TYPES, VERSION
+from hiper_jax.act.envs.worlds.alfworld.world import AlfWorld
+
+_ATTEMPTS = 200
+
+
+class Settings(NamedTuple):
+    """What decides the games, besides their number."""
+
+    seed: int
+    receptacles: tuple[int, int]
+    objects: tuple[int, int]
+    expert_steps: int
+
+
+class Job(NamedTuple):
+    """One game to make."""
+
+    split: str
+    index: int
+    task_type: str
+    choices: tuple[rooms.Room, ...]  # the rooms it may be posed in
+    settings: Settings
+
+
+def make_games(
+    out: str,
+    *,
+    train: int,
+    seen: int,
+    unseen: int,
+    seed: int,
+    receptacles: tuple[int, int] = (6, 12),
+    objects: tuple[int, int] = (6, 12),
+    expert_steps: int = 50,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, int]:
+    """Writes a data set: `<out>/json_2.1.1/{train,valid_seen,valid_unseen}/...`.
+
+    Task types and kinds of room take turns. The unseen split plays in rooms (numbers
+    and layouts) that training has none of; the seen split plays in training's rooms
+    with other tasks and placements. The same arguments write the same bytes, whatever
+    `workers` is. `<out>` is usable as ALFWORLD_DATA with the stock tools.
+
+    Args:
+      out: the folder to write; must not exist or be empty. Written whole or not at all.
+      train: how many training games.
+      seen: how many games in rooms known from training.
+      unseen: how many games in new rooms.
+      seed: of everything.
+      receptacles: least and greatest number of receptacles in a room.
+      objects: least and greatest number of objects in a room.
+      expert_steps: a game that takes the expert more moves is drawn again.
+      workers: processes that solve games.
+      progress: called with (games done, games in all).
+
+    Returns:
+      The number of games written, by split.
+
+    Raises:
+      FileExistsError: `out` exists and is not empty.
+      ValueError: the numbers make no sense, or no such game can be found.
+    """
+    _check(train, seen, unseen, receptacles, objects, expert_steps, workers)
+    out = os.path.abspath(out)
+    if os.path.lexists(out) and not (os.path.isdir(out) and not os.listdir(out)):
+        raise FileExistsError(f"{out} exists and is not empty: give another folder.")
+    counts = dict(zip(SPLITS, (train, seen, unseen), strict=True))
+    settings = Settings(seed, tuple(receptacles), tuple(objects), expert_steps)
+    layouts = _layouts(settings)
+    os.makedirs(os.path.dirname(out), exist_ok=True)
+    work = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(out))
+    signatures: set[tuple] = set()
+    used: dict[str, set[int]] = {kind: set() for kind in rooms.KINDS}
+    done = 0
+    try:
+        with mapper(workers) as map_all:
+            for split in ("train", "valid_unseen", "valid_seen"):
+                jobs = _jobs(split, counts[split], used, settings, layouts)
+                for job, solved in zip(jobs, map_all(solve, jobs), strict=True):
+                    problem, moves, attempt = solved
+                    while problem.signature in signatures:
+                        problem, moves, attempt = solve(job, first=attempt + 1)
+                    signatures.add(problem.signature)
+                    if split == "train":
+                        used[problem.room.kind].add(problem.room.number)
+                    trial = os.path.join(problem.folder, f"trial_T{job.index:08d}")
+                    folder = os.path.join(work, VERSION, split, trial)
+                    _write_files(folder, problem, moves)
+                    done += 1
+                    if progress is not None:
+                        progress(done, sum(counts.values()))
+        _write_shared(work, counts, settings)
+        os.chmod(work, 0o755)
+        os.replace(work, out)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return counts
+
+
+def _check(train, seen, unseen, receptacles, objects, expert_steps, workers):
+    if min(train, seen, unseen) < 0 or train + seen + unseen == 0:
+        raise ValueError("Ask for at least one game, and for no negative number.")
+    if seen and not train:
+        raise ValueError("The seen split plays in training's rooms: ask for train > 0.")
+    for name, (low, high), least in (
+        ("receptacles", receptacles, rooms.MIN_RECEPTACLES),
+        ("objects", objects, rooms.MIN_OBJECTS),
+    ):
+        if not least <= low <= high:
+            raise ValueError(
+                f"{name} must be a range (least, greatest) from {least} up, not "
+                f"({low}, {high})."
+            )
+    if expert_steps < 10 or workers < 1:
+        raise ValueError("expert_steps must be at least 10 and workers at least 1.")
+
+
+def _layouts(settings) -> dict[int, rooms.Room]:
+    """One room for each number; no unseen room looks like a training room."""
+    found: dict[int, rooms.Room] = {}
+    for unseen in (False, True):
+        old = {room.signature for room in found.values()} if unseen else set()
+        for kind in rooms.KINDS:
+            for number in rooms.numbers(kind, unseen=unseen):
+                found[number] = _layout(number, old, settings)
+    return found
+
+
+def _layout(number, avoid, settings) -> rooms.Room:
+    for salt in range(_ATTEMPTS):
+        room = rooms.layout(
+            number, receptacles=settings.receptacles, seed=settings.seed, salt=salt
+        )
+        if room.signature not in avoid:
+            return room
+    raise ValueError(
+        f"No layout of room {number} differs from all training rooms with "
+        f"{settings.receptacles} receptacles: allow a wider range."
+    )
+
+
+def _jobs(split, count, used, settings, layouts) -> list[Job]:
+    """What to make for a split: task types take turns, then kinds of room."""
+    jobs = []
+    for index in range(count):
+        task_type = TASK_TYPES[index % len(TASK_TYPES)]
+        kinds = rooms.kinds_for(task_type)
+        turn = (index // len(TASK_TYPES)) % len(kinds)
+        kinds = kinds[turn:] + kinds[:turn]
+        if split == "valid_seen":
+            kinds = [kind for kind in kinds if used[kind]]
+            if not kinds:
+                raise ValueError(
+                    f"Training has no room for a seen game of type {task_type}: ask "
+                    f"for at least {len(TASK_TYPES)} training games."
+                )
+            numbers = sorted(used[kinds[0]])
+        else:
+            numbers = rooms.numbers(kinds[0], unseen=split == "valid_unseen")
+        choices = tuple(layouts[number] for number in numbers)
+        jobs.append(Job(split, index, task_type, choices, settings))
+    return jobs
+
+
+def solve(job: Job, *, first: int = 0) -> tuple[problems.Problem, list[str], int]:
+    """Draws games for a job until the expert wins one.
+
+    Args:
+      job: what to make.
+      first: the number of the first attempt; each attempt has its own chance.
+
+    Returns:
+      The problem, the expert's moves and the number of the attempt.
+
+    Raises:
+      ValueError: no attempt gave a game that the expert solves.
+    """
+    seed, _, objects, expert_steps = job.settings
+    for attempt in range(first, first + _ATTEMPTS):
+        rng = random.Random(f"game {seed} {job.split} {job.index} {attempt}")
+        room = rng.choice(job.choices)
+        problem = problems.pose(job.task_type, room, objects=objects, rng=rng)
+        if problem is not None:
+            moves = _expert_moves(problem, expert_steps)
+            if moves is not None:
+                return problem, moves, attempt
+    raise ValueError(
+        f"The expert solved none of {_ATTEMPTS} games of type {job.task_type} in the "
+        f"{job.split} rooms: allow more receptacles, objects or expert_steps."
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _player(limit: int):
+    return AlfWorld(max_turns=limit, expert=True)
+
+
+def _expert_moves(problem, limit) -> list[str] | None:
+    """The expert's winning moves, or None if it does not win within `limit`."""
+    with tempfile.TemporaryDirectory() as folder:
+        _write_files(folder, problem, None)
+        env = _player(limit)
+        _, info = env.reset(os.path.join(folder, "game.tw-pddl"))
+        moves: list[str] = []
+        won = truncated = False
+        try:
+            while not (info["won"] or truncated):
+                moves.append(info["expert"])
+                _, _, won, truncated, info = env.step(moves[-1])
+        except Exception as error:  # the stock expert gives up with a bare Exception
+            if "Timeout" not in str(error) and not isinstance(error, NameError):
+                raise
+            return None
+    return moves if won else None
+
+
+def _write_files(folder, problem, moves) -> None:
+    os.makedirs(folder, exist_ok=True)
+    game = problems.game_data(problem, moves)
+    for name, text in (
+        ("initial_state.pddl", game["pddl_problem"]),
+        ("traj_data.json", json.dumps(problems.traj_data(problem), indent=1)),
+        ("game.tw-pddl", json.dumps(game)),
+    ):
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _write_shared(work, counts, settings) -> None:
+    """The domain and grammar where stock tools look, and how the set was made."""
+    domain, grammar = problems.domain_and_grammar()
+    made = {"games": counts, **settings._asdict()}
+    for name, text in (
+        ("logic/alfred.pddl", domain),
+        ("logic/alfred.twl2", grammar),
+        ("made.json", json.dumps(made, indent=1) + "\n"),
+    ):
+        path = os.path.join(work, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)

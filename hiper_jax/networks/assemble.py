@@ -1,0 +1,66 @@
+"""What of the networks is trained, and how whole networks are made of it."""
+
+from typing import Any
+
+import jax
+
+from hiper_jax.lm import qwen_lora as lora
+from hiper_jax.lm import sharding
+from hiper_jax.networks.agent import Agent
+
+
+def complete(agent: Agent):
+    """The update's `Complete`: adapters stand on the reference, which never moves, and
+    a shared critic on the actor's trunk."""
+
+    def apply(reference, actor, critic):
+        actor, critic = held(agent, actor, 0), held(agent, critic, 1)
+        if agent.rank:
+            actor = lora.attach(reference, actor, agent.alpha)
+        if agent.shared:
+            return actor, critic | {"trunk": actor}
+        if agent.rank:
+            trunk = lora.attach(reference, critic["adapter"], agent.alpha)
+            critic = {k: v for k, v in critic.items() if k != "adapter"}
+            critic["trunk"] = trunk
+        return actor, critic
+
+    return apply
+
+
+def policy(agent: Agent, state) -> Any:
+    """The weights to sample with, given a TrainState; adapters stay beside."""
+    if not agent.rank:
+        return state.actor
+    return lora.attach(state.reference, state.actor, agent.alpha)
+
+
+def merged(agent: Agent, state) -> tuple[Any, Any]:
+    """Actor and critic of a TrainState as plain weights, to be saved."""
+    if not agent.rank:
+        return state.actor, state.critic
+
+    def merge(adapter):
+        base = jax.tree.map(lambda leaf: leaf.astype("float32"), state.reference)
+        return lora.merge(base, adapter, agent.alpha)
+
+    critic = dict(state.critic)
+    if not agent.shared:
+        trunk = merge(critic.pop("adapter"))
+        critic["trunk"] = {k: v for k, v in trunk.items() if k != "head"}
+    return merge(state.actor), critic
+
+
+def adapters(agent: Agent, critic, key) -> tuple[Any, Any]:
+    """Adapters that change nothing yet: the actor's; the critic's, beside its heads."""
+    of_actor, of_critic = jax.random.split(jax.random.wrap_key_data(key))
+    if not agent.shared:
+        critic = critic | {"adapter": lora.init(agent.config, of_critic, agent.rank)}
+    return lora.init(agent.config, of_actor, agent.rank), critic
+
+
+def held(agent: Agent, params, which: int):
+    """What is trained of actor (0) or critic (1), it and its gradients in place."""
+    if agent.mesh is None:
+        return params
+    return sharding.hold(agent.leaves[which], agent.mesh)(params)
