@@ -6,7 +6,8 @@ import pathlib
 import typing
 from typing import Any, Literal
 
-from hiper_jax.credit.hiper import Settings
+from hiper_jax.credit import hiper
+from hiper_jax.update import objective
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
 WARM_START = ASSETS / "warmstart"
@@ -102,6 +103,11 @@ class Mesh:
 
 
 @dataclasses.dataclass(frozen=True)
+class Learn(objective.Settings, hiper.Settings):
+    """How an update learns: the estimator's settings and the loss's."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Train:
     """One training run."""
 
@@ -110,7 +116,7 @@ class Train:
     one for each environment."""
     world: World = World()
     reading: Reading = Reading()
-    learn: Settings = Settings()
+    learn: Learn = Learn()
     mesh: Mesh = Mesh()
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type that the networks compute in; trained weights stay float32."""

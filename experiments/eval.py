@@ -9,12 +9,12 @@ import jax
 from hiper_jax import workdir
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games as worlds
+from hiper_jax.experiments import setup
 from hiper_jax.experiments.panel import evaluate
 from hiper_jax.experiments.recipes import presets
 from hiper_jax.experiments.report.tables import summary
-from hiper_jax.networks import agent as agents
-from hiper_jax.networks import assemble as trained
-from hiper_jax.networks.shapes import shapes_of
+from hiper_jax.networks import assemble
+from hiper_jax.networks.agent import load_agent
 
 
 def examine(
@@ -57,7 +57,7 @@ def examine(
         config = configs.replaced(config, record)
         agent, actor, step = newest(folder, config)
     elif (folder / "config.json").is_file():
-        agent, actor, _ = agents.load(folder)
+        agent, actor, _ = load_agent(folder)
         step = 0
     else:
         raise FileNotFoundError(
@@ -69,13 +69,15 @@ def examine(
     split = split or next(iter(worlds.panels(world, 1, 1)))
     listed = worlds.manifest(world, worlds.games_folder(world), split)
     games = worlds.spread(listed.games, episodes or len(listed.games))
-    shapes = shapes_of(config.reading, 1, world.max_turns, slots)
-    bind = agents.sampler_of(agent, config.reading, shapes)
-    reader = agents.reader_of(agent, config.reading, world.environment)
+    shapes = setup.run_shapes(
+        dataclasses.replace(config, world=world, episodes=1, slots=slots)
+    )
+    make_policy = setup.sampler_of(agent, config.reading, shapes)
+    reader = setup.reader_of(agent, config.reading, world.environment)
     with worlds.open_pool(world, slots) as pool:
         record = evaluate(
             pool,
-            bind,
+            make_policy,
             actor,
             games,
             reader,
@@ -96,11 +98,8 @@ def examine(
 
 def newest(run: pathlib.Path, config: configs.Train):
     """The agent of a run with the weights of its newest checkpoint."""
-    from hiper_jax.experiments.train import build
-
-    agent, actor, critic = agents.load_for(configs.start_of(config), config)
-
-    _, _, fresh, _ = build(config, agent)
-    like = fresh(actor, critic, jax.random.key_data(jax.random.key(config.seed)))
+    agent, actor, critic = setup.load_for(configs.start_of(config), config)
+    key = jax.random.key_data(jax.random.key(config.seed))
+    like = setup.build(config, agent).init_state(actor, critic, key)
     state, _ = workdir.restore(run, like)
-    return agent, trained.policy(agent, state), int(state.step)
+    return agent, assemble.policy(agent, state), int(state.step)

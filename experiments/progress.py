@@ -54,20 +54,14 @@ def rollout_metrics(episodes: list[Episode]) -> dict[str, float]:
     }
 
 
-def with_credit(episodes: list[Episode], credit) -> list[Episode]:
-    """Writes beside each turn what the update made of it."""
-    fields = {
-        "shaped_reward": credit.shaped,
-        "advantage_low": credit.advantage_low,
-        "advantage_high": credit.advantage_high,
-        "advantage_switch": credit.advantage_switch,
-    }
+def with_credit(episodes: list[Episode], turns: dict[str, Any]) -> list[Episode]:
+    """Writes beside each turn what the estimator said of it, [B, T] by name."""
     return [
         dataclasses.replace(
             episode,
             credit={
                 name: [float(x) for x in values[b, : len(episode.turns)]]
-                for name, values in fields.items()
+                for name, values in turns.items()
             },
         )
         for b, episode in enumerate(episodes)

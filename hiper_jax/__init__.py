@@ -5,55 +5,99 @@ The dimension key, used in every shape of the library:
     B  trajectories          N  rows: the real turns of a batch, laid flat
     T  turns                 L  tokens of a row: prompt and response
     S  slots being sampled   R  response tokens
+    C  rows of a chunk       H  value heads
     D  width of the model    V  vocabulary
 
-The names below stand in the order in which data flows through them.
+The names below stand in the order in which data flows through them. Each is imported
+when it is first asked for (PEP 562), so that importing the package costs nothing.
 """
 
-from hiper_jax.act.episode import Episode, Turn
-from hiper_jax.act.format import Reply, read_response
-from hiper_jax.act.prompt import build_prompt
-from hiper_jax.act.spans import TokenMasks, token_masks
-from hiper_jax.act.stack import Batch, stack
-from hiper_jax.credit import (
-    HAE,
-    boundaries,
-    carrying,
-    gae,
-    hae,
-    shape_rewards,
-    subgoal_changed,
-    switch_gap,
-)
-from hiper_jax.credit.common import standardize
-from hiper_jax.credit.hiper import Settings
-from hiper_jax.loss import kl_loss, policy_loss, token_advantage, value_loss
-from hiper_jax.update.step import TrainState, make_update
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Episode",
-    "Turn",
-    "build_prompt",
-    "Reply",
-    "read_response",
-    "TokenMasks",
-    "token_masks",
-    "Batch",
-    "stack",
-    "subgoal_changed",
-    "shape_rewards",
-    "boundaries",
-    "HAE",
-    "hae",
-    "gae",
-    "switch_gap",
-    "carrying",
-    "standardize",
-    "token_advantage",
-    "policy_loss",
-    "value_loss",
-    "kl_loss",
-    "Settings",
-    "TrainState",
-    "make_update",
-]
+if TYPE_CHECKING:
+    from hiper_jax.act.envs.env import Env as Env
+    from hiper_jax.act.envs.pool import Pool as Pool
+    from hiper_jax.act.envs.world import World as World
+    from hiper_jax.act.episode import Episode as Episode
+    from hiper_jax.act.episode import Turn as Turn
+    from hiper_jax.act.format import Reply as Reply
+    from hiper_jax.act.format import read_response as read_response
+    from hiper_jax.act.prompt import build_prompt as build_prompt
+    from hiper_jax.act.rollout import Reader as Reader
+    from hiper_jax.act.rollout import rollout as rollout
+    from hiper_jax.act.spans import TokenMasks as TokenMasks
+    from hiper_jax.act.spans import token_masks as token_masks
+    from hiper_jax.act.stack import Batch as Batch
+    from hiper_jax.act.stack import stack as stack
+    from hiper_jax.credit.common.arrays import boundaries as boundaries
+    from hiper_jax.credit.common.arrays import segment_starts as segment_starts
+    from hiper_jax.credit.common.masks import credit_masks as credit_masks
+    from hiper_jax.credit.common.masks import to_rows as to_rows
+    from hiper_jax.credit.common.masks import token_advantage as token_advantage
+    from hiper_jax.credit.common.shaping import shape_rewards as shape_rewards
+    from hiper_jax.credit.common.shaping import subgoal_changed as subgoal_changed
+    from hiper_jax.credit.common.standardize import standardize as standardize
+    from hiper_jax.credit.estimator import Credit as Credit
+    from hiper_jax.credit.estimator import Estimator as Estimator
+    from hiper_jax.credit.estimator import read_nothing as read_nothing
+    from hiper_jax.credit.gae import gae as gae
+    from hiper_jax.credit.hae import HAE as HAE
+    from hiper_jax.credit.hae import hae as hae
+    from hiper_jax.loss import kl_loss as kl_loss
+    from hiper_jax.loss import policy_loss as policy_loss
+    from hiper_jax.loss import value_loss as value_loss
+    from hiper_jax.networks.agent import Agent as Agent
+    from hiper_jax.networks.agent import load_agent as load_agent
+    from hiper_jax.networks.agent import save_agent as save_agent
+    from hiper_jax.networks.model import Model as Model
+    from hiper_jax.networks.passes import make_model as make_model
+    from hiper_jax.networks.sampler import make_sampler as make_sampler
+    from hiper_jax.update.objective import Settings as Settings
+    from hiper_jax.update.state import Optimizers as Optimizers
+    from hiper_jax.update.state import TrainState as TrainState
+    from hiper_jax.update.step import compile_update as compile_update
+    from hiper_jax.update.step import make_update as make_update
+
+# Module -> the public names it defines, in flow order.
+_NAMES = {
+    "act.envs.env": ("Env",),
+    "act.envs.pool": ("Pool",),
+    "act.envs.world": ("World",),
+    "act.episode": ("Episode", "Turn"),
+    "act.format": ("Reply", "read_response"),
+    "act.prompt": ("build_prompt",),
+    "act.rollout": ("Reader", "rollout"),
+    "act.spans": ("TokenMasks", "token_masks"),
+    "act.stack": ("Batch", "stack"),
+    "credit.common.arrays": ("boundaries", "segment_starts"),
+    "credit.common.masks": ("credit_masks", "to_rows", "token_advantage"),
+    "credit.common.shaping": ("shape_rewards", "subgoal_changed"),
+    "credit.common.standardize": ("standardize",),
+    "credit.estimator": ("Credit", "Estimator", "read_nothing"),
+    "credit.gae": ("gae",),
+    "credit.hae": ("HAE", "hae"),
+    "loss": ("kl_loss", "policy_loss", "value_loss"),
+    "networks.agent": ("Agent", "load_agent", "save_agent"),
+    "networks.model": ("Model",),
+    "networks.passes": ("make_model",),
+    "networks.sampler": ("make_sampler",),
+    "update.objective": ("Settings",),
+    "update.state": ("Optimizers", "TrainState"),
+    "update.step": ("compile_update", "make_update"),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

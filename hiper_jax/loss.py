@@ -64,41 +64,6 @@ def aggregate(
     return per_row.sum() / denominator
 
 
-def token_advantage(
-    advantage_low: Array,
-    advantage_high: Array,
-    advantage_switch: Array,
-    low: Array,
-    high: Array,
-    switch: Array,
-) -> tuple[Array, Array]:
-    """Spreads a turn's three advantages over the tokens of its response.
-
-        A[n, l] = A_low[n] low[n, l] + A_high[n] high[n, l] + A_switch[n] switch[n, l]
-
-    A token in two masks gets the sum; a token in none carries no policy loss.
-
-    Args:
-      advantage_low: [N] executor's advantage of each row.
-      advantage_high: [N] planner's.
-      advantage_switch: [N] the switch's.
-      low: [N, L] tokens that carry A_low: the action block.
-      high: [N, L] tokens that carry A_high: the subgoal block of segment starts.
-      switch: [N, L] tokens that carry A_switch: the switch block.
-
-    Returns:
-      ([N, L] advantages, [N, L] bool: tokens that carry any).
-
-    Source: arXiv 2602.16165; the masks are those of `credit.carrying`.
-    """
-    total = (
-        jnp.where(low, advantage_low[..., None], 0)
-        + jnp.where(high, advantage_high[..., None], 0)
-        + jnp.where(switch, advantage_switch[..., None], 0)
-    )
-    return total, low | high | switch
-
-
 def policy_loss(
     log_prob: Array,
     old_log_prob: Array,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hiper_jax.credit.common import standardize
+from hiper_jax.credit import standardize
 
 
 def test_by_hand():

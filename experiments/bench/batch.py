@@ -4,7 +4,6 @@ import numpy as np
 
 from hiper_jax.act.stack import Batch
 from hiper_jax.experiments.bench import models
-from hiper_jax.experiments.config import Reading
 from hiper_jax.networks.shapes import shapes_of
 
 
@@ -14,10 +13,12 @@ def published(scale: int) -> tuple[int, int, tuple[int, ...]]:
     Small models run so short that compiling would be most of the time: they get every
     fourth bucket.
     """
-    reading = Reading(
-        max_prompt=models.MAX_PROMPT, max_response=models.MAX_RESPONSE, style="full"
-    )
-    buckets = shapes_of(reading, episodes=128, max_turns=50).lengths
+    buckets = shapes_of(
+        max_prompt=models.MAX_PROMPT,
+        max_response=models.MAX_RESPONSE,
+        episodes=128,
+        max_turns=50,
+    ).lengths
     return (
         models.MAX_PROMPT // scale,
         models.MAX_RESPONSE // scale,
@@ -66,21 +67,24 @@ def random_batch(
         action_mask=parts["action"],
         subgoal_mask=parts["subgoal"],
         switch_mask=parts["switch"],
-        value_low=planned.astype(np.int32),
-        trained=np.ones(N, bool),
+        value_low_at=planned.astype(np.int32),
+        is_turn=np.ones(N, bool),
         num_rows=np.int32(N),
         num_turns=np.int32(N),
         row=np.arange(N, dtype=np.int32).reshape(B, T),
         next_row=np.full(B, -1, np.int32),
         valid=everywhere,
-        switch=switch,
+        said_switch=switch,
         segment=np.cumsum(starts, axis=1).astype(np.int32) - 1,
         reward=reward,
         terminated=terminated,
+        format_valid=everywhere,
         action_valid=everywhere,
-        admissible=everywhere,
         subgoal_id=np.cumsum(starts, axis=1).astype(np.int32),
         has_action=everywhere,
         has_subgoal=everywhere,
         has_switch=everywhere,
+        group=np.arange(B, dtype=np.int32),
+        anchor=np.arange(N, dtype=np.int32).reshape(B, T),
+        action=np.arange(N, dtype=np.int32).reshape(B, T),
     )

@@ -27,10 +27,14 @@ from jax import lax
 
 from hiper_jax.act.pieces import piece_table
 from hiper_jax.act.spans import token_masks
-from hiper_jax.credit import boundaries, carrying, hae, place_returns, read_values
-from hiper_jax.credit.common import standardize
+from hiper_jax.credit import (
+    boundaries,
+    credit_masks,
+    hae,
+    standardize,
+    token_advantage,
+)
 from hiper_jax.experiments.bench import plain_hae
-from hiper_jax.loss import token_advantage
 
 SHAPES = ((128, 50), (1024, 50), (128, 512), (16, 16384))
 AIMS = {"C1": (800, 1600), "C2": (25, 60), "C3": (5, 3), "C4": (12, 30)}
@@ -105,19 +109,19 @@ def our_tokens(turns: Turns, values, masks):
     shape = turns.reward.shape
     positions = masks.value_low, masks.value_high, masks.value_switch
     low, high, waits = (
-        read_values(value, position).reshape(shape)
+        jnp.sum(jnp.where(position, value, 0), axis=-1).reshape(shape)
         for value, position in zip(values, positions, strict=True)
     )
     estimate = our_hae(turns._replace(low=low, high=high, waits=waits))
     boundary = jax.vmap(boundaries)(turns.switch, turns.valid).reshape(-1)
-    carried = carrying(boundary, masks.action, masks.subgoal, masks.switch)
+    carried = credit_masks(boundary, masks.action, masks.subgoal, masks.switch)
     advantages = [
         standardize(a.reshape(-1), mask.any(axis=-1))
         for a, mask in zip(estimate[:3], carried, strict=True)
     ]
     total, mask = token_advantage(*advantages, *carried)
     returns = [
-        place_returns(r.reshape(-1), position)
+        jnp.where(position, r.reshape(-1, 1), 0)
         for r, position in zip(estimate[3:], positions, strict=True)
     ]
     return total, mask, returns

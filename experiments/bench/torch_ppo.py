@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from hiper_jax.credit.hiper import Settings
+from hiper_jax.update.objective import Settings
 
 
 class Rows(NamedTuple):
@@ -55,7 +55,7 @@ def lay_out(batch, advantage, carries, starts, returns, P: int, R: int, device) 
         np.asarray(batch.old_log_prob[:, :R]),
         np.asarray(carries[:, :R]),
         np.asarray(advantage[:, :R]),
-        np.asarray(batch.value_low, np.int64),
+        np.asarray(batch.value_low_at, np.int64),
         np.asarray(starts),
         np.asarray(returns),
     )
@@ -150,7 +150,7 @@ class Learner:
         with torch.no_grad(), self.autocast:
             old = [self.critic(chunk) for chunk in chunks]
             towards = [
-                score(self.reference, chunk, s.temperature, with_entropy=False)[0]
+                score(self.reference, chunk, 1.0, with_entropy=False)[0]
                 for chunk in chunks
             ]
         count = rows.carries.sum()
@@ -160,7 +160,7 @@ class Learner:
         sums: dict[str, torch.Tensor] = {}
         for chunk, old_values, reference in zip(chunks, old, towards, strict=True):
             with self.autocast:
-                log_prob, entropy = score(self.actor, chunk, s.temperature)
+                log_prob, entropy = score(self.actor, chunk, 1.0)
                 values = self.critic(chunk)
             parts = self._losses(
                 chunk, log_prob, entropy, values, old_values, reference, count, numbers

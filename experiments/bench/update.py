@@ -25,17 +25,17 @@ import optax
 from hiper_jax import lm
 from hiper_jax.act.generate import respond
 from hiper_jax.act.stack import Batch
-from hiper_jax.credit import boundaries, carrying
-from hiper_jax.credit.hiper import Settings
+from hiper_jax.credit import credit_masks, hiper, segment_starts, token_advantage
 from hiper_jax.experiments.bench import models
 from hiper_jax.experiments.bench.batch import published, random_batch
 from hiper_jax.experiments.bench.generate import sampler
-from hiper_jax.experiments.config import Reading
+from hiper_jax.experiments.config import Learn
 from hiper_jax.lm import value_heads as heads
-from hiper_jax.loss import token_advantage
-from hiper_jax.networks import agent as agents
+from hiper_jax.networks.agent import Agent
+from hiper_jax.networks.passes import make_model
 from hiper_jax.networks.shapes import shapes_of
-from hiper_jax.update import step as learning
+from hiper_jax.update.state import Optimizers
+from hiper_jax.update.step import compile_update, make_update
 
 RATES, MAX_NORM = (1e-5, 1e-4), 1.0
 PARTS = {  # their names of our metrics
@@ -91,7 +91,7 @@ def main(flags: Update) -> dict:
         "lengths": f"published / {scale}",
     }
     timed = compare(config, flags, scale)
-    C8 = fed_over_real(np.random.default_rng(1), Settings(chunk=flags.chunk))
+    C8 = fed_over_real(np.random.default_rng(1), Learn(chunk=flags.chunk))
     result |= {**timed, "fed over real tokens": C8}
     middle = models.medians(timed["seconds"])
     C5, C6 = (middle[theirs] / middle["ours"] for theirs in ("padded", "trimmed"))
@@ -111,10 +111,10 @@ def main(flags: Update) -> dict:
     return result
 
 
-def settings_of(flags: Update) -> Settings:
+def settings_of(flags: Update) -> Learn:
     """One minibatch of all rows: its order is then of no account."""
     rows = flags.episodes * flags.turns
-    return Settings(
+    return Learn(
         gamma=0.98,
         kl_coef=0.05,
         bootstrap="none",
@@ -133,9 +133,9 @@ def our_side(config: lm.LMConfig, flags: Update, scale: int):
         jnp.copy, {k: v for k, v in params.items() if k != "head"}
     )
     critic["value"] = jax.random.normal(jax.random.key(2), critic["value"].shape) * 0.02
-    agent = agents.Agent(config, config, None, None, remat=flags.remat)
-    score = agents.score(agent)
-    one = jax.jit(score)
+    agent = Agent(config, config, None, None, remat=flags.remat)
+    model = make_model(agent)
+    one = jax.jit(model.score)
     chunk = min(flags.chunk, len(batch.start))
     old = [
         one(params, *(x[i : i + chunk] for x in rows), 1.0)[0]
@@ -145,24 +145,20 @@ def our_side(config: lm.LMConfig, flags: Update, scale: int):
     noise = 0.1 * rng.normal(size=batch.response.shape)
     old = np.where(batch.response_mask, np.concatenate(old) + noise, 0.0)
     batch = batch.replace(old_log_prob=old.astype(np.float32))
-    optimizers = [
-        optax.chain(optax.clip_by_global_norm(MAX_NORM), optax.adam(rate))
-        for rate in RATES
-    ]
-    update = learning.compile_update(
-        learning.make_update(
-            score,
-            agents.read_values(agent),
-            *optimizers,
-            settings_of(flags),
-            length_buckets=published(scale)[2],
+    optimizers = Optimizers(
+        *(
+            optax.chain(optax.clip_by_global_norm(MAX_NORM), optax.adam(rate))
+            for rate in RATES
         )
     )
+    settings = settings_of(flags)
+    init, update = make_update(
+        model, hiper.estimator(settings), optimizers, settings, published(scale)[2]
+    )
+    update = compile_update(update)
     # A moved reference: the KL term must have something to pull at.
     moved = jax.tree.map(lambda x: x * 1.01, params)
-    state = learning.init(
-        params, critic, *optimizers, jax.random.key_data(jax.random.key(3))
-    )
+    state = init(params, critic, jax.random.key_data(jax.random.key(3)))
     state = jax.device_put(state.replace(reference=moved), jax.devices()[0])
     return update, state, batch
 
@@ -263,21 +259,21 @@ def compare(config: lm.LMConfig, flags: Update, scale: int) -> dict:
 def handed(batch: Batch, credit) -> tuple[np.ndarray, ...]:
     """What our HAE made of a batch of full trajectories, per row."""
     N = len(batch.start)
-    starts = np.asarray(jax.vmap(boundaries)(batch.switch, batch.valid)).reshape(N)
-    masks = carrying(starts, batch.action_mask, batch.subgoal_mask, batch.switch_mask)
+    starts = np.asarray(segment_starts(batch.segment)).reshape(N)
+    masks = credit_masks(
+        starts, batch.action_mask, batch.subgoal_mask, batch.switch_mask
+    )
     advantage, carries = token_advantage(
-        credit.advantage_low.reshape(N),
-        credit.advantage_high.reshape(N),
-        credit.advantage_switch.reshape(N),
+        *(credit[f"advantage_{n}"].reshape(N) for n in ("low", "high", "switch")),
         *masks,
     )
-    returns = [credit.return_high, credit.return_low, credit.return_switch]
-    returns = np.stack([x.reshape(N) for x in returns], axis=1)
+    returns = [credit[f"return_{n}"].reshape(N) for n in hiper.HEADS]
+    returns = np.stack(returns, axis=1)
     return np.asarray(advantage), np.asarray(carries), starts, returns
 
 
 def fed_over_real(
-    rng: np.random.Generator, settings: Settings, turns: int = 3200
+    rng: np.random.Generator, settings: Learn, turns: int = 3200
 ) -> float:
     """C8: tokens that gradients are taken over, by real ones, at published lengths."""
     prompts, responses = models.log_lengths(rng, turns)
@@ -316,8 +312,13 @@ def count_programs(iterations: int, slots: int = 32) -> tuple[int, int]:
     update, state, _ = our_side(config, flags, scale)
     new = models.MAX_RESPONSE // scale
     generate = sampler(config, new)
-    reading = Reading(max_prompt=models.MAX_PROMPT, max_response=models.MAX_RESPONSE)
-    shapes = shapes_of(reading, flags.episodes, T, slots)
+    shapes = shapes_of(
+        max_prompt=models.MAX_PROMPT,
+        max_response=models.MAX_RESPONSE,
+        episodes=flags.episodes,
+        max_turns=T,
+        slots=slots,
+    )
     room = tuple(-(-p // scale) for p in shapes.prompts)
     rng = np.random.default_rng(0)
     compiled = [0]

@@ -10,11 +10,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from hiper_jax.act.stack import Batch
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments.train import build, optimizers
+from hiper_jax.experiments.setup import build, run_shapes
 from hiper_jax.lm import LMConfig
 from hiper_jax.networks import placement
-from hiper_jax.networks.agent import Agent, server
-from hiper_jax.networks.shapes import Shapes, shapes_of
+from hiper_jax.networks.agent import Agent
+from hiper_jax.networks.sampler import server
+from hiper_jax.networks.shapes import Shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ def bare_agent(model: LMConfig, config: configs.Train, mesh: Any) -> Agent:
         None,
         mesh=mesh,
         remat=config.remat,
-        shared=config.critic == "shared",
+        critic=config.critic,
         trunk_gradient=config.trunk_gradient,
         rank=config.lora_rank,
         alpha=config.lora_alpha,
@@ -50,27 +51,25 @@ def lower_update(agent: Agent, config: configs.Train) -> Any:
     Returns:
       A `jax.stages.Lowered` for the agent's mesh.
     """
-    shapes = shapes_of(
-        config.reading, config.episodes, config.world.max_turns, config.slots
-    )
+    shapes = run_shapes(config)
     shapes = shapes._replace(lengths=shapes.lengths[-1:])
-    update, _, _, shapes = build(config, agent, shapes)
-    state = placement.abstract_state(agent, *optimizers(config))
+    functions = build(config, agent, shapes)
+    state = placement.abstract_state(agent, functions.init)
     state = _at(state, placement.state_places(agent, state))
     batch = abstract_batch(shapes, config)
-    return update.lower(state, _at(batch, _everywhere(agent)))
+    return functions.update.lower(state, _at(batch, _everywhere(agent)))
 
 
 def lower_generation(agent: Agent, config: configs.Train) -> Any:
     """Lowers sampling for all slots at the longest prompt."""
-    _, bind, _, shapes = build(config, agent)
+    functions = build(config, agent)
     params = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"), agent.served
     )
     serve = server(agent)
     served = jax.eval_shape(serve, params)
     served = _at(served, placement.serving_places(agent))
-    rows, width = config.slots, shapes.prompts[-1]
+    rows, width = config.slots, functions.shapes.prompts[-1]
     everywhere = _everywhere(agent)
     others = (
         jax.ShapeDtypeStruct((rows, width), jnp.int32),
@@ -79,7 +78,7 @@ def lower_generation(agent: Agent, config: configs.Train) -> Any:
         jax.ShapeDtypeStruct((), jnp.float32),
         jax.ShapeDtypeStruct((rows,), jnp.int32),
     )
-    return bind.lower(served, *_at(others, everywhere))
+    return functions.make_policy.lower(served, *_at(others, everywhere))
 
 
 def abstract_batch(shapes: Shapes, config: configs.Train) -> Batch:
@@ -89,8 +88,8 @@ def abstract_batch(shapes: Shapes, config: configs.Train) -> Batch:
     sizes = {
         (N, L): {"tokens": "int32"},
         (N,): {
-            **dict.fromkeys(("start", "length", "value_low"), "int32"),
-            "trained": "bool",
+            **dict.fromkeys(("start", "length", "value_low_at"), "int32"),
+            "is_turn": "bool",
         },
         (N, R): {
             "response": "int32",
@@ -100,17 +99,19 @@ def abstract_batch(shapes: Shapes, config: configs.Train) -> Batch:
             ),
         },
         (): dict.fromkeys(("num_rows", "num_turns"), "int32"),
-        (B,): {"next_row": "int32"},
+        (B,): dict.fromkeys(("next_row", "group"), "int32"),
         (B, T): {
-            **dict.fromkeys(("row", "segment", "subgoal_id"), "int32"),
+            **dict.fromkeys(
+                ("row", "segment", "subgoal_id", "anchor", "action"), "int32"
+            ),
             "reward": "float32",
             **dict.fromkeys(
                 (
                     "valid",
-                    "switch",
+                    "said_switch",
                     "terminated",
+                    "format_valid",
                     "action_valid",
-                    "admissible",
                     "has_action",
                     "has_subgoal",
                     "has_switch",

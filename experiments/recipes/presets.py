@@ -2,19 +2,18 @@
 
 import dataclasses
 
-from hiper_jax.credit.hiper import Settings
-from hiper_jax.experiments.config import SMOLLM2, Reading, Shop, Train, World
+from hiper_jax.experiments.config import SMOLLM2, Learn, Reading, Shop, Train, World
 
 # Rewards are 1, not 10, so a value clip of 0.5 is half of all there is to know.
 # An episode that runs out of turns has lost: were it valued as if it went on, going in
 # circles would be worth what the critic hopes for, and never be unlearned.
-OURS = Settings(
+OURS = Learn(
     bootstrap="none",
     # A small model writes `KEEP` and then another subgoal: that is an act, and if
     # nothing is learned from it, it stays.
     switch_on_kept=True,
     keep_penalty=0.0,
-    keep_consistency_penalty=-0.02,
+    keep_consistency_penalty=0.02,
     # Rare, so that it bends nothing, and dear: at 0.1 the form goes in long runs.
     invalid_action_penalty=0.3,
     # More, and the agent stops to take what it sees: taking is refused most often.
@@ -33,7 +32,7 @@ OURS_SHOP = dataclasses.replace(
     OURS,
     invalid_action_penalty=0.01,
     refused_penalty=0.01,
-    keep_consistency_penalty=-0.01,
+    keep_consistency_penalty=0.01,
     gamma=0.97,
     # Copying a product's code is easily unlearned.
     kl_coef=0.1,
@@ -41,14 +40,14 @@ OURS_SHOP = dataclasses.replace(
 )
 
 # The published settings for ALFWorld (spec: arXiv 2602.16165 and its scripts).
-PAPER = Settings(
+PAPER = Learn(
     gamma=1.0,
     lambda_turn=1.0,
     lambda_segment=0.95,
     bootstrap="same_state",
-    keep_penalty=-0.3,
+    keep_penalty=0.3,
     keep_penalty_mode="normalized",
-    keep_consistency_penalty=-0.3,
+    keep_consistency_penalty=0.3,
     invalid_action_penalty=0.1,
     kl_coef=0.01,
     entropy_coef=0.001,
@@ -57,7 +56,7 @@ PAPER = Settings(
 )
 
 # What differs for WebShop in the published settings.
-PAPER_SHOP = dataclasses.replace(PAPER, bootstrap="none", keep_penalty=-3.5)
+PAPER_SHOP = dataclasses.replace(PAPER, bootstrap="none", keep_penalty=3.5)
 
 # With the shop's own tokenizer one prompt in a thousand is longer.
 SMALL_SHOP = World(environment="webshop", max_turns=15)

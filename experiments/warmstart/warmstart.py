@@ -20,7 +20,9 @@ from hiper_jax.act.codec import load_codec
 from hiper_jax.act.pieces import piece_table
 from hiper_jax.act.prompt import build_prompt
 from hiper_jax.act.rollout import rollout
+from hiper_jax.credit import hiper
 from hiper_jax.experiments import games as worlds
+from hiper_jax.experiments import setup
 from hiper_jax.experiments.config import Reading, Train, World
 from hiper_jax.experiments.recipes.presets import (
     OURS,
@@ -36,9 +38,12 @@ from hiper_jax.experiments.warmstart.tokenizer import (
     train_tokenizer,
 )
 from hiper_jax.lm import value_heads as heads
-from hiper_jax.networks import agent as agents
+from hiper_jax.networks import passes
+from hiper_jax.networks.agent import Agent, save_agent
+from hiper_jax.networks.model import Model
 from hiper_jax.networks.shapes import shapes_of
-from hiper_jax.update import step as learning
+from hiper_jax.update.state import Optimizers
+from hiper_jax.update.step import compile_update, make_update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,15 +198,20 @@ def warmstart(config: WarmStart) -> pathlib.Path:
         batch=config.batch,
         learning_rate=config.learning_rate,
         prompt_weight=config.prompt_weight,
-        length_buckets=shapes_of(config.reading, 1, 1).lengths,
+        length_buckets=shapes_of(
+            max_prompt=config.reading.max_prompt,
+            max_response=config.reading.max_response,
+            episodes=1,
+            max_turns=1,
+        ).lengths,
         seed=config.seed,
         report=report,
     )
     agent, critic = first_critic(config, shape, codec, actor)
     # Whatever happens to the critic, the actor is on disk.
-    agents.save(partial, agent, actor, critic)
+    save_agent(partial, agent, actor, critic)
     critic = fit_critic(config, agent, actor, critic, games)
-    agents.save(partial, agent, actor, critic)
+    save_agent(partial, agent, actor, critic)
     if out.exists():
         out.rmdir()
     partial.rename(out)
@@ -259,7 +269,7 @@ def first_critic(config: WarmStart, shape: lm.LMConfig, codec, actor):
     trunk = {k: v for k, v in actor.items() if k != "head"}
     trunk["layers"] = jax.tree.map(lambda w: w[: config.critic_depth], trunk["layers"])
     critic["trunk"] = jax.tree.map(jax.numpy.copy, trunk)
-    agent = agents.Agent(shape, critic_shape, codec, piece_table(codec.tokenizer))
+    agent = Agent(shape, critic_shape, codec, piece_table(codec.tokenizer))
     return agent, critic
 
 
@@ -270,40 +280,37 @@ def unscored(params, tokens, start, targets, temperature):
     return zero, zero
 
 
-def fit_critic(config: WarmStart, agent: agents.Agent, actor, critic, games):
+def fit_critic(config: WarmStart, agent: Agent, actor, critic, games):
     """Regresses the three heads on the returns of the imitator's own episodes."""
     if not config.critic_rounds:
         return critic
     train = Train(world=config.world, reading=config.reading)
-    shapes = shapes_of(config.reading, train.episodes, config.world.max_turns)
-    frozen, tx = optax.set_to_zero(), optax.adam(config.critic_lr)
+    shapes = setup.run_shapes(train)
     ours = OURS_SHOP if config.world.environment == "webshop" else OURS
     settings = dataclasses.replace(ours, epochs=3, value_clip=1e3, kl_coef=0.0)
-    update = learning.compile_update(
-        learning.make_update(
-            unscored,
-            agents.read_values(agent),
-            frozen,
-            tx,
-            settings,
-            length_buckets=shapes.lengths,
-        ),
-        donate=False,
+    estimator = hiper.estimator(settings)
+    init, update = make_update(
+        Model(unscored, passes.values(agent, estimator.heads)),
+        estimator,
+        Optimizers(optax.set_to_zero(), optax.adam(config.critic_lr)),
+        settings,
+        shapes.lengths,
     )
-    bind = agents.sampler_of(agent, config.reading, shapes)
-    reader = agents.reader_of(agent, config.reading, config.world.environment)
+    update = compile_update(update, donate=False)
+    make_policy = setup.sampler_of(agent, config.reading, shapes)
+    reader = setup.reader_of(agent, config.reading, config.world.environment)
     root = jax.random.key(config.seed)
-    state = learning.init(actor, critic, frozen, tx, jax.random.key_data(root))
+    state = init(actor, critic, jax.random.key_data(root))
     with worlds.open_pool(config.world, train.slots) as pool:
         for step in range(config.critic_rounds):
             episodes, _ = rollout(
                 pool,
-                bind(actor, jax.random.fold_in(root, step), 1.0),
+                make_policy(actor, jax.random.fold_in(root, step), 1.0),
                 worlds.training_games(games, step, train.episodes, config.seed),
                 reader,
                 max_turns=config.world.max_turns,
             )
-            batch = agents.stacked(
+            batch = setup.stacked(
                 agent,
                 episodes,
                 config.reading,

@@ -33,23 +33,26 @@ class Batch:
     action_mask: Any  # [N, R] bool, tokens that carry A_low
     subgoal_mask: Any  # [N, R] bool, tokens of the subgoal block, on every turn
     switch_mask: Any  # [N, R] bool, tokens that carry A_switch
-    value_low: Any  # [N] int32, response position where V_low is read
-    trained: Any  # [N] bool, the row is a real turn
-    num_rows: Any  # [] int32, rows that hold something (trained or bootstrap)
+    value_low_at: Any  # [N] int32, response position where V_low is read
+    is_turn: Any  # [N] bool, the row is a real turn
+    num_rows: Any  # [] int32, rows that hold something (turn or bootstrap)
     num_turns: Any  # [] int32, rows that are real turns; they come first
     row: Any  # [B, T] int32, the row of a turn; 0 on padding
     next_row: Any  # [B] int32, the row of the state after the last turn; -1 if none
     valid: Any  # [B, T] bool, the turn exists
-    switch: Any  # [B, T] bool, the turn starts a segment
+    said_switch: Any  # [B, T] bool, the response asks for a switch (turn 0 may not)
     segment: Any  # [B, T] int32, index of the turn's segment; -1 on padding
     reward: Any  # [B, T] float32, from the environment
     terminated: Any  # [B, T] bool, the environment ended the episode at this turn
-    action_valid: Any  # [B, T] bool, the response was in good form
-    admissible: Any  # [B, T] bool, the action was one of those listed
+    format_valid: Any  # [B, T] bool, the response was in good form
+    action_valid: Any  # [B, T] bool, the action was one of those listed
     subgoal_id: Any  # [B, T] int32, equal for equal subgoal tokens; -1 for none
     has_action: Any  # [B, T] bool, some token carries A_low
     has_subgoal: Any  # [B, T] bool, there is a subgoal block
     has_switch: Any  # [B, T] bool, some token carries A_switch
+    group: Any  # [B] int32, dense id (< B) of the task instance
+    anchor: Any  # [B, T] int32, dense id (< B T) of (task, observation); -1 on padding
+    action: Any  # [B, T] int32, dense id (< B T) of (task, action text); -1 on padding
 
 
 def stack(
@@ -139,7 +142,7 @@ def _rows(turns, ends, N: int, L: int, R: int, pad_id: int) -> dict[str, np.ndar
         "response": response,
         "response_mask": np.arange(R) < (length - start)[:, None],
         "old_log_prob": old_log_prob,
-        "trained": np.arange(N) < len(turns),
+        "is_turn": np.arange(N) < len(turns),
         "num_rows": np.int32(len(turns) + len(ends)),
         "num_turns": np.int32(len(turns)),
     }
@@ -163,7 +166,7 @@ def _spans(rows, turn_index, tokenizer, mode: str) -> dict[str, np.ndarray]:
         "action_mask": action & mask,
         "subgoal_mask": np.asarray(masks.subgoal) & mask,
         "switch_mask": np.asarray(masks.switch) & mask,
-        "value_low": np.argmax(masks.value_low, axis=1).astype(np.int32),
+        "value_low_at": np.argmax(masks.value_low, axis=1).astype(np.int32),
         "is_switch": np.asarray(masks.is_switch),
         "subgoal_ids": subgoal_ids(rows["response"], content.subgoal),
     }
@@ -195,7 +198,7 @@ def _turns(episodes, rows, is_switch, plans, T: int) -> dict:
     next_row = np.full(B, -1, np.int32)
     reward = np.zeros((B, T), np.float32)
     subgoal_id = np.full((B, T), -1, np.int32)
-    valid, switch, terminated, action_valid, admissible = (
+    valid, said_switch, terminated, format_valid, action_valid = (
         np.zeros((B, T), bool) for _ in range(5)
     )
     n = 0
@@ -205,15 +208,15 @@ def _turns(episodes, rows, is_switch, plans, T: int) -> dict:
         valid[b, :K] = True
         row[b, :K] = np.arange(n, n + K)
         reward[b, :K] = [turn.reward for turn in episode.turns]
-        action_valid[b, :K] = [turn.format_valid for turn in episode.turns]
-        admissible[b, :K] = [turn.action_valid for turn in episode.turns]
-        switch[b, :K] = is_switch[n : n + K]
+        format_valid[b, :K] = [turn.format_valid for turn in episode.turns]
+        action_valid[b, :K] = [turn.action_valid for turn in episode.turns]
+        said_switch[b, :K] = is_switch[n : n + K]
         terminated[b, K - 1] = episode.terminated
         subgoal_id[b, :K] = plans[n : n + K]
         if len(episode.next_prompt):
             next_row[b], end = end, end + 1
         n += K
-    starts = (switch | (np.arange(T) == 0)) & valid
+    starts = (said_switch | (np.arange(T) == 0)) & valid
     segment = np.where(valid, np.cumsum(starts, axis=1) - 1, -1).astype(np.int32)
     carries = {
         name: rows[f"{name}_mask"].any(axis=1)[row] & valid
@@ -223,14 +226,41 @@ def _turns(episodes, rows, is_switch, plans, T: int) -> dict:
         "row": row,
         "next_row": next_row,
         "valid": valid,
-        "switch": switch & valid,
+        "said_switch": said_switch & valid,
         "segment": segment,
         "reward": reward,
         "terminated": terminated,
+        "format_valid": format_valid,
         "action_valid": action_valid,
-        "admissible": admissible,
         "subgoal_id": subgoal_id,
         "has_action": carries["action"],
         "has_subgoal": carries["subgoal"],
         "has_switch": carries["switch"],
+        **group_ids(episodes, T),
     }
+
+
+def group_ids(episodes: Sequence[Episode], T: int) -> dict[str, np.ndarray]:
+    """Numbers what siblings of one task have in common, for group estimators.
+
+    Args:
+      episodes: B of them.
+      T: turns at most.
+
+    Returns:
+      group [B], anchor [B, T] and action [B, T], int32, numbered as they are first met
+      and -1 on padding. Two turns have one anchor if they answer the same observation
+      of the same task instance, whatever episode they stand in.
+    """
+    B = len(episodes)
+    games: dict[str, int] = {}
+    anchors: dict[tuple[int, str], int] = {}
+    actions: dict[tuple[int, str], int] = {}
+    group = np.zeros(B, np.int32)
+    anchor, action = np.full((2, B, T), -1, np.int32)
+    for b, episode in enumerate(episodes):
+        g = group[b] = games.setdefault(episode.game, len(games))
+        for t, turn in enumerate(episode.turns):
+            anchor[b, t] = anchors.setdefault((g, turn.observation), len(anchors))
+            action[b, t] = actions.setdefault((g, turn.action), len(actions))
+    return {"group": group, "anchor": anchor, "action": action}

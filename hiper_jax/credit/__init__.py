@@ -1,21 +1,26 @@
-"""Arrays to advantages: one trajectory at a time, no model, no text, no batch axis."""
+"""ARRAYS -> CREDIT: shaping, estimating and standardising, one trajectory at a time."""
 
-from hiper_jax.credit.common.masks import carrying, place_returns, read_values
+from hiper_jax.credit.common.arrays import boundaries, segment_starts
+from hiper_jax.credit.common.masks import credit_masks, to_rows, token_advantage
 from hiper_jax.credit.common.shaping import shape_rewards, subgoal_changed
 from hiper_jax.credit.common.standardize import standardize
+from hiper_jax.credit.estimator import Credit, Estimator, read_nothing
 from hiper_jax.credit.gae import gae
-from hiper_jax.credit.hae import HAE, boundaries, hae, switch_gap
+from hiper_jax.credit.hae import HAE, hae
 
 __all__ = [
-    "HAE",
     "boundaries",
-    "carrying",
-    "gae",
-    "hae",
-    "place_returns",
-    "read_values",
+    "segment_starts",
+    "credit_masks",
+    "to_rows",
+    "token_advantage",
     "shape_rewards",
-    "standardize",
     "subgoal_changed",
-    "switch_gap",
+    "standardize",
+    "Credit",
+    "Estimator",
+    "read_nothing",
+    "gae",
+    "HAE",
+    "hae",
 ]

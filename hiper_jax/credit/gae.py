@@ -3,8 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from hiper_jax.credit.common.arrays import end_value, one_trajectory
-from hiper_jax.credit.common.shaping import run_ends
+from hiper_jax.credit.common.arrays import end_value, one_trajectory, run_ends
 from hiper_jax.kernels.segmented_scan import reverse_affine_scan
 
 

@@ -5,8 +5,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from hiper_jax.credit.common.arrays import end_value, one_trajectory
-from hiper_jax.credit.common.shaping import run_ends
+from hiper_jax.credit.common.arrays import (
+    boundaries,
+    end_value,
+    one_trajectory,
+    run_ends,
+)
 from hiper_jax.kernels.segmented_scan import reverse_affine_scan
 
 
@@ -19,14 +23,6 @@ class HAE(NamedTuple):
     return_low: Array  # [T] target of V_low
     return_high: Array  # [T] target of V_high, at segment starts, zero elsewhere
     return_switch: Array  # [T] target of V_switch
-
-
-def boundaries(switch: Array, valid: Array) -> Array:
-    """[T] segment starts: the first real turn, whatever it says, and every switch."""
-    switch, valid = one_trajectory("boundaries", switch=switch, valid=valid)
-    valid = valid.astype(bool)
-    first, _ = run_ends(valid)
-    return first | (valid & switch.astype(bool))
 
 
 def hae(
@@ -153,28 +149,3 @@ def hae(
         return_high=jnp.where(start, planned, zero),
         return_switch=return_switch,
     )
-
-
-def switch_gap(
-    switch: Array, switch_probability: Array, value_high: Array, value_kept: Array
-) -> Array:
-    """The paper's credit of the switch decision, without a third critic.
-
-        A_switch = (qₜ − βₜ) (V_high(sₜ) − V_low(sₜ, gₜ₋₁))
-
-    In expectation it agrees with R_switch − V_switch, because a state's value before
-    the decision is βₜ V_high + (1 − βₜ) V_low.
-
-    Args:
-      switch: [...] qₜ, true where the turn switched.
-      switch_probability: [...] βₜ, the policy's probability of SWITCH at this turn.
-      value_high: [...] value of choosing a new subgoal here.
-      value_kept: [...] value of going on with the subgoal of the turn before; on a
-        KEEP turn this is V_low.
-
-    Returns:
-      [...] advantages; mask them to the real turns after the first, where there is
-      something to keep.
-    """
-    q = jnp.asarray(switch).astype(jnp.result_type(switch_probability))
-    return (q - switch_probability) * (value_high - value_kept)

@@ -1,0 +1,1 @@
+"""WEIGHTS + TOKENIZER + MESH -> the functions that rollout and update are handed."""

@@ -1,37 +1,43 @@
-"""Where a run's state lies: one device, or a mesh that was checked beforehand."""
+"""Where a run's state lies: one device, or a mesh that was checked beforehand.
+
+The update's own functions are handed in: `init` is the first of `make_update`'s pair.
+"""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hiper_jax import lm
-from hiper_jax.experiments import config as configs
 from hiper_jax.lm import sharding, weights
 from hiper_jax.lm import value_heads as heads
-from hiper_jax.networks import agent as agents
-from hiper_jax.networks import assemble as trained
+from hiper_jax.networks import assemble
 from hiper_jax.networks.agent import Agent
-from hiper_jax.networks.shapes import shapes_of
-from hiper_jax.update import step as learning
 
 
-def lay_out(directory, config: configs.Train) -> Any:
-    """Makes the mesh of a run whose model lies in `directory`; None for one device.
+def make_mesh(
+    directory, *, data: int, fsdp: int, tensor: int, chunk: int, rows: int
+) -> Any:
+    """Makes the mesh for the model in `directory`; None for one device.
+
+    Args:
+      directory: a folder of weights.
+      data, fsdp, tensor: ways of each axis, see `lm.sharding`.
+      chunk: rows that the update feeds at once.
+      rows: rows of a batch.
 
     Raises:
       ValueError: the devices, the model or the chunk do not fit it.
     """
-    mesh = config.mesh
-    if mesh.size == 1:
+    if data * fsdp * tensor == 1:
         return None
-    laid = sharding.make_mesh(mesh.data, mesh.fsdp, mesh.tensor)
+    mesh = sharding.make_mesh(data, fsdp, tensor)
     model = weights.read_config(directory)
-    sharding.shardings(lm.abstract(model), laid)
-    rows = shapes_of(config.reading, config.episodes, config.world.max_turns).rows[0]
-    check_chunk(min(config.learn.chunk, rows), laid)
-    return laid
+    sharding.shardings(lm.abstract(model), mesh)
+    check_chunk(min(chunk, rows), mesh)
+    return mesh
 
 
 def check_chunk(chunk: int, mesh: Any) -> None:
@@ -44,42 +50,57 @@ def check_chunk(chunk: int, mesh: Any) -> None:
         )
 
 
-def fresh_state(agent: Agent, actor, critic, actor_tx, critic_tx, key):
+def init_state(agent: Agent, init: Callable, actor: Any, critic: Any, key: Any) -> Any:
     """A state at step 0, every part of it where it belongs.
 
     Under bfloat16 the reference is kept as it is read, in half the bytes.
-    """
 
-    init = functools.partial(_init, agent, actor_tx, critic_tx)
+    Args:
+      agent: the networks' shapes and places.
+      init: (actor, critic, key, reference) -> TrainState.
+      actor, critic: weights; the mesh's version of them is given away.
+      key: [2] uint32.
+    """
+    begin = functools.partial(_begin, agent, init)
     if agent.mesh is None:
         # Placed as a whole, as the update returns it: one program, not two.
-        return jax.device_put(init(actor, critic, key), jax.devices()[0])
-    places = state_places(agent, jax.eval_shape(init, actor, critic, key))
+        return jax.device_put(begin(actor, critic, key), jax.devices()[0])
+    places = state_places(agent, jax.eval_shape(begin, actor, critic, key))
     # What becomes the reference cannot also be reused, but for an adapter's base.
     donated = () if agent.rank else (0, 1)
-    return jax.jit(init, out_shardings=places, donate_argnums=donated)(
+    return jax.jit(begin, out_shardings=places, donate_argnums=donated)(
         actor, critic, key
     )
 
 
-def state_places(agent: Agent, state: Any) -> learning.TrainState:
-    """Shardings of a state on the agent's mesh, given its arrays or their shapes."""
-    actor, critic = (
-        functools.partial(sharding.state_shardings, leaves=leaves, mesh=agent.mesh)
-        for leaves in agent.leaves
-    )
+def state_places(agent: Agent, state: Any) -> Any:
+    """Shardings of a TrainState on the agent's mesh, given its arrays or shapes."""
+    of_actor, of_critic = agent.leaves
+    place = functools.partial(sharding.state_shardings, mesh=agent.mesh)
     everywhere = NamedSharding(agent.mesh, PartitionSpec())
-    return learning.TrainState(
+    critic = {}
+    if of_critic is not None:
+        critic = {
+            "critic": place(state.critic, of_critic),
+            "critic_opt": place(state.critic_opt, of_critic),
+        }
+    return state.replace(
         step=everywhere,
-        actor=actor(state.actor),
-        critic=critic(state.critic),
-        reference=sharding.state_shardings(
-            state.reference, lm.abstract(agent.config), agent.mesh
-        ),
-        actor_opt=actor(state.actor_opt),
-        critic_opt=critic(state.critic_opt),
+        actor=place(state.actor, of_actor),
+        actor_opt=place(state.actor_opt, of_actor),
+        reference=place(state.reference, lm.abstract(agent.config)),
         key=everywhere,
+        **critic,
     )
+
+
+def update_places(agent: Agent, init: Callable) -> Any:
+    """Shardings of what an update returns; None on one device."""
+    if agent.mesh is None:
+        return None
+    everywhere = NamedSharding(agent.mesh, PartitionSpec())
+    state = state_places(agent, abstract_state(agent, init))
+    return state, everywhere, everywhere
 
 
 def serving_places(agent: Agent) -> Any:
@@ -87,51 +108,28 @@ def serving_places(agent: Agent) -> Any:
     return sharding.serving_shardings(agent.served, agent.mesh)
 
 
-def compiled_update(agent: Agent, actor_tx, critic_tx, settings, **options: Any):
-    """The agent's update, ready to be given a state from `fresh_state`.
+def abstract_state(agent: Agent, init: Callable) -> Any:
+    """Shapes and types of a state at step 0, without places."""
+    own = agent.critic == "separate" and not agent.rank
 
-    Args:
-      agent: the networks and where they lie.
-      actor_tx, critic_tx: optimizers.
-      settings: of the update.
-      **options: of `make_update`.
-    """
-    update = learning.make_update(
-        agents.score(agent),
-        agents.read_values(agent),
-        actor_tx,
-        critic_tx,
-        settings,
-        joint=agents.joint(agent),
-        complete=trained.complete(agent),
-        **options,
-    )
-    if agent.mesh is None:
-        return learning.compile_update(update)
-    everywhere = NamedSharding(agent.mesh, PartitionSpec())
-    state = abstract_state(agent, actor_tx, critic_tx)
-    places = (state_places(agent, state), everywhere, everywhere)
-    return learning.compile_update(update, places=places)
+    def shaped(leaves):
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"), leaves
+        )
 
-
-def abstract_state(agent: Agent, actor_tx, critic_tx) -> learning.TrainState:
-    """Shapes and types of a fresh state, without places."""
-    own = not agent.shared and not agent.rank
-    trees = lm.abstract(agent.config), heads.abstract(agent.critic_config, trunk=own)
-    actor, critic = (
-        jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"), leaves)
-        for leaves in trees
-    )
+    critic = None
+    if agent.critic != "none":
+        critic = shaped(heads.abstract(agent.critic_config, trunk=own))
     key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
-    init = functools.partial(_init, agent, actor_tx, critic_tx)
-    return jax.eval_shape(init, actor, critic, key)
+    begin = functools.partial(_begin, agent, init)
+    return jax.eval_shape(begin, shaped(lm.abstract(agent.config)), critic, key)
 
 
-def _init(agent: Agent, actor_tx, critic_tx, actor, critic, key):
+def _begin(agent: Agent, init: Callable, actor, critic, key):
     reference = None
     if agent.config.dtype == "bfloat16":
         reference = jax.tree.map(lambda leaf: leaf.astype("bfloat16"), actor)
     if agent.rank:
         reference = actor if reference is None else reference
-        actor, critic = trained.adapters(agent, critic, key)
-    return learning.init(actor, critic, actor_tx, critic_tx, key, reference)
+        actor, critic = assemble.adapters(agent, critic, key)
+    return init(actor, critic, key, reference)

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 import jax
 
-from hiper_jax.experiments.config import Reading
-
 # Sixteen rows stay in a CPU's cache; more rows are sampled group by group.
 SLOTS_ON_CPU = (4, 8, 16)
 
@@ -31,10 +29,23 @@ LONG = 1024  # tokens
 
 
 def shapes_of(
-    reading: Reading, episodes: int, max_turns: int, slots: int = 64
+    *,
+    max_prompt: int,
+    max_response: int,
+    episodes: int,
+    max_turns: int,
+    slots: int = 64,
 ) -> Shapes:
-    """Derives the buckets: real turns and one more row per episode always fit."""
-    longest = reading.max_prompt + reading.max_response
+    """Derives the buckets: real turns and one more row per episode always fit.
+
+    Args:
+      max_prompt: tokens of a prompt at most.
+      max_response: tokens of a response at most.
+      episodes: of one batch.
+      max_turns: of one episode at most.
+      slots: environments played at once.
+    """
+    longest = max_prompt + max_response
     return Shapes(
         rows=(_up(episodes * (max_turns + 1), 64),),
         lengths=_shares(longest, FINE if longest > LONG else ROWS),
@@ -42,7 +53,7 @@ def shapes_of(
         if jax.default_backend() == "cpu"
         # Quarters: with three prompt lengths, nine programs.
         else tuple(sorted({-(-slots // 4), -(-slots // 2), slots})),
-        prompts=_shares(reading.max_prompt, PROMPTS),
+        prompts=_shares(max_prompt, PROMPTS),
     )
 
 

@@ -1,0 +1,1 @@
+"""TrainState, Batch -> TrainState, metrics: one compiled program."""

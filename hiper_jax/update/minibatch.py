@@ -1,4 +1,4 @@
-"""Minibatches: which rows are in which, and what their chunks add up to."""
+"""Minibatches: which rows are in which, and what their chunks' means are weighed by."""
 
 from typing import NamedTuple
 
@@ -12,34 +12,24 @@ class Totals(NamedTuple):
 
     tokens: Array  # [] int32, tokens that carry policy loss
     turns: Array  # [] int32
-    starts: Array  # [] int32, turns that start a segment
+    reads: Array  # [H] int32, rows that train each value head
 
 
-GAP = "sampler/log_prob_diff_mean"
-SUMMED = (
-    "loss/policy",
-    "loss/kl",
-    "loss/value_high",
-    "loss/value_low",
-    "loss/value_switch",
-    "policy/entropy",
-    "policy/clip_fraction",
-    "policy/approx_kl",
-    "policy/dual_clip_fraction",
-    GAP,
-)
-WORST = "sampler/log_prob_diff_max"
-ONCE = ("grad/actor", "grad/critic", WORST)
-
-
-def shuffled(key: Array, trained: Array) -> Array:
+def shuffled(key: Array, is_turn: Array) -> Array:
     """[N] rows in random order, those that are no turn at the end."""
-    draw = jax.random.uniform(key, trained.shape)
-    return jnp.argsort(jnp.where(trained, draw, 2.0))
+    draw = jax.random.uniform(key, is_turn.shape)
+    return jnp.argsort(jnp.where(is_turn, draw, 2.0))
 
 
 def minibatch(ranks: Array, i: Array, count: Array, turns: Array, M: int):
     """Rows of minibatch i of `count`, which differ in size by one at most.
+
+    Args:
+      ranks: [N] rows in random order, turns first.
+      i: [] int32, which minibatch.
+      count: [] int32, how many there are.
+      turns: [] int32, how many rows are turns.
+      M: rows of the largest.
 
     Returns:
       [M] rows and [M] bool, which of them are real.

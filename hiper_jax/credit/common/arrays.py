@@ -1,4 +1,4 @@
-"""One check for every estimator: arrays of one trajectory, all of one length."""
+"""Arrays of one trajectory: their check, their ends, their segments."""
 
 import jax.numpy as jnp
 from jax import Array
@@ -67,3 +67,32 @@ def end_value(bootstrap: str, value_next: Array | None, same_state: Array, dtype
         'bootstrap must be "none", "same_state" or "next_state", '
         f"but it is {bootstrap!r}."
     )
+
+
+def run_ends(valid: Array) -> tuple[Array, Array]:
+    """[T] masks of the first and of the last turn of the run of real turns."""
+    edge = jnp.zeros((1,), bool)
+    before = jnp.concatenate([edge, valid[:-1]])
+    after = jnp.concatenate([valid[1:], edge])
+    return valid & ~before, valid & ~after
+
+
+def boundaries(switch: Array, valid: Array) -> Array:
+    """[T] segment starts: the first real turn, whatever it says, and every switch."""
+    switch, valid = one_trajectory("boundaries", switch=switch, valid=valid)
+    valid = valid.astype(bool)
+    first, _ = run_ends(valid)
+    return first | (valid & switch.astype(bool))
+
+
+def segment_starts(segment: Array) -> Array:
+    """Where segments begin, of a batch that numbers them.
+
+    Args:
+      segment: [..., T] int32, index of each turn's segment; -1 on padding.
+
+    Returns:
+      [..., T] bool, false on padding.
+    """
+    before = jnp.roll(segment, 1, axis=-1).at[..., 0].set(-1)
+    return (segment >= 0) & (segment != before)

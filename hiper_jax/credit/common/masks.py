@@ -1,10 +1,10 @@
-"""Turns to tokens and back: which tokens carry which advantage, where values sit."""
+"""Which turns or tokens carry which advantage, and a turn's credit on its tokens."""
 
 import jax.numpy as jnp
 from jax import Array
 
 
-def carrying(
+def credit_masks(
     boundary: Array,
     action: Array,
     subgoal: Array,
@@ -53,19 +53,49 @@ def carrying(
     return action, high, decision
 
 
-def read_values(value: Array, position: Array) -> Array:
-    """The value at each row's marked token.
+def token_advantage(
+    advantage_low: Array,
+    advantage_high: Array,
+    advantage_switch: Array,
+    low: Array,
+    high: Array,
+    switch: Array,
+) -> tuple[Array, Array]:
+    """Spreads a turn's three advantages over the tokens of its response.
+
+        A[n, l] = A_low[n] low[n, l] + A_high[n] high[n, l] + A_switch[n] switch[n, l]
+
+    A token in two masks gets the sum; a token in none carries no policy loss.
 
     Args:
-      value: [..., L] a head's values along the response.
-      position: [..., L] one-hot, as `TokenMasks.value_*`; no mark gives 0.
+      advantage_low: [N] executor's advantage of each row.
+      advantage_high: [N] planner's.
+      advantage_switch: [N] the switch's.
+      low: [N, L] tokens that carry A_low: the action block.
+      high: [N, L] tokens that carry A_high: the subgoal block of segment starts.
+      switch: [N, L] tokens that carry A_switch: the switch block.
 
     Returns:
-      [...] values.
+      ([N, L] advantages, [N, L] bool: tokens that carry any).
+
+    Source: arXiv 2602.16165; the masks are those of `credit_masks`.
     """
-    return jnp.sum(jnp.where(position, value, 0), axis=-1)
+    total = (
+        jnp.where(low, advantage_low[..., None], 0)
+        + jnp.where(high, advantage_high[..., None], 0)
+        + jnp.where(switch, advantage_switch[..., None], 0)
+    )
+    return total, low | high | switch
 
 
-def place_returns(return_: Array, position: Array) -> Array:
-    """[..., L] targets: a turn's return at its marked token, zero elsewhere."""
-    return jnp.where(position, return_[..., None], 0)
+def to_rows(x: Array, *, row: Array, valid: Array, num_rows: int) -> Array:
+    """Lays what turns have, [B, T], out by row, [N]; 0 on rows that are no turn.
+
+    Args:
+      x: [B, T] anything.
+      row: [B, T] int32, the row of each turn.
+      valid: [B, T] true on real turns.
+      num_rows: N.
+    """
+    where = jnp.where(valid, row, num_rows)
+    return jnp.zeros(num_rows, x.dtype).at[where].set(x, mode="drop")

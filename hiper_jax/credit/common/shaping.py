@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from hiper_jax.credit.common.arrays import one_trajectory
+from hiper_jax.credit.common.arrays import one_trajectory, run_ends
 
 
 def shape_rewards(
@@ -119,11 +119,3 @@ def subgoal_changed(
     else:
         changed = (subgoal_id < 0) | (subgoal_id != before)
     return valid & ~first & changed
-
-
-def run_ends(valid: Array) -> tuple[Array, Array]:
-    """[T] masks of the first and of the last turn of the run of real turns."""
-    edge = jnp.zeros((1,), bool)
-    before = jnp.concatenate([edge, valid[:-1]])
-    after = jnp.concatenate([valid[1:], edge])
-    return valid & ~before, valid & ~after

@@ -1,0 +1,164 @@
+"""The settings of a run -> the functions it is made of."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hiper_jax.act.episode import Episode
+from hiper_jax.act.rollout import Reader
+from hiper_jax.act.stack import Batch, stack
+from hiper_jax.credit import hiper
+from hiper_jax.credit.estimator import Estimator
+from hiper_jax.experiments.config import Reading, Train
+from hiper_jax.networks import placement
+from hiper_jax.networks.agent import Agent, load_agent
+from hiper_jax.networks.passes import make_model
+from hiper_jax.networks.sampler import make_sampler
+from hiper_jax.networks.shapes import Shapes, shapes_of
+from hiper_jax.update.state import Optimizers, TrainState
+from hiper_jax.update.step import compile_update, make_update
+
+
+class Functions(NamedTuple):
+    """What a run calls; nothing is compiled yet."""
+
+    update: Callable  # (state, batch) -> state, metrics, turns; jitted
+    make_policy: Callable  # (params, key, temperature) -> a rollout's sampler
+    init_state: Callable[..., TrainState]  # (actor, critic, key) -> placed state
+    init: Callable[..., TrainState]  # the same as a pure function, for its shapes
+    shapes: Shapes
+
+
+def build(config: Train, agent: Agent, shapes: Shapes | None = None) -> Functions:
+    """The update, the sampler and a state at step 0, in the shapes of a run."""
+    shapes = shapes or run_shapes(config)
+    estimator = estimator_of(config)
+    init, update = make_update(
+        make_model(agent, estimator.heads),
+        estimator,
+        optimizers(config),
+        config.learn,
+        shapes.lengths,
+        schedule=schedule_of(config),
+        temperature=config.temperature,
+    )
+    update = compile_update(update, places=placement.update_places(agent, init))
+
+    def init_state(actor, critic, key) -> TrainState:
+        return placement.init_state(agent, init, actor, critic, key)
+
+    make_policy = sampler_of(agent, config.reading, shapes)
+    return Functions(update, make_policy, init_state, init, shapes)
+
+
+def estimator_of(config: Train) -> Estimator:
+    """How the run assigns credit."""
+    return hiper.estimator(config.learn)
+
+
+def run_shapes(config: Train) -> Shapes:
+    """The buckets that a run is compiled for."""
+    return shapes_of(
+        max_prompt=config.reading.max_prompt,
+        max_response=config.reading.max_response,
+        episodes=config.episodes,
+        max_turns=config.world.max_turns,
+        slots=config.slots,
+    )
+
+
+def load_for(directory, config: Train, mesh: Any = None) -> tuple[Agent, Any, Any]:
+    """`load_agent` with the settings of a run."""
+    return load_agent(
+        directory,
+        mesh=mesh,
+        dtype=config.dtype,
+        remat=config.remat,
+        critic=config.critic,
+        trunk_gradient=config.trunk_gradient,
+        rank=config.lora_rank,
+        alpha=config.lora_alpha,
+    )
+
+
+def mesh_for(directory: pathlib.Path, config: Train) -> Any:
+    """The mesh of a run whose model lies in `directory`; None for one device."""
+    return placement.make_mesh(
+        directory,
+        data=config.mesh.data,
+        fsdp=config.mesh.fsdp,
+        tensor=config.mesh.tensor,
+        chunk=config.learn.chunk,
+        rows=run_shapes(config).rows[0],
+    )
+
+
+def reader_of(agent: Agent, reading: Reading, environment: str) -> Reader:
+    """How this agent's prompts are written and its responses read."""
+    return Reader(
+        codec=agent.codec,
+        style=reading.style,
+        max_prompt=reading.max_prompt,
+        history_length=reading.history_length,
+        environment=environment,
+        mode=reading.mode,
+        keep_copies=reading.keep_copies,
+    )
+
+
+def stacked(
+    agent: Agent,
+    episodes: Sequence[Episode],
+    reading: Reading,
+    shapes: Shapes,
+    *,
+    max_turns: int,
+) -> Batch:
+    """The Batch of some episodes, in the one shape that a run's update takes."""
+    return stack(
+        episodes,
+        agent.pieces,
+        max_turns=max_turns,
+        max_response=reading.max_response,
+        pad_id=agent.codec.pad_id,
+        mode=reading.mode,
+        row_buckets=shapes.rows,
+        length_buckets=shapes.lengths[-1:],
+    )
+
+
+def sampler_of(agent: Agent, reading: Reading, shapes: Shapes):
+    """`make_sampler` with the shapes of a run."""
+    return make_sampler(
+        agent,
+        max_response=reading.max_response,
+        slot_buckets=shapes.slots,
+        prompt_buckets=shapes.prompts,
+    )
+
+
+def schedule_of(config: Train) -> Callable[[jax.Array], jax.Array]:
+    """Iteration -> factor on the actor's steps: nought, rising, then falling."""
+
+    def schedule(step):
+        rising = (step + 1 - config.critic_first) / max(config.lr_warmup, 1)
+        fallen = 1 - (1 - config.lr_end) * step / config.num_updates
+        return jnp.clip(rising, 0.0, 1.0) * fallen
+
+    return schedule
+
+
+def optimizers(config: Train) -> Optimizers:
+    """Adam for both networks, gradients clipped by their global norm."""
+    return Optimizers(
+        *(
+            optax.chain(
+                optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate)
+            )
+            for rate in (config.actor_lr, config.critic_lr)
+        )
+    )

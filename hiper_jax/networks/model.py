@@ -1,0 +1,32 @@
+"""The networks as functions: what `make_update` is handed instead of a model.
+
+Letters: C rows of a chunk, L tokens, R response tokens, H value heads.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from jax import Array
+
+
+def apart(reference: Any, actor: Any, critic: Any) -> tuple[Any, Any]:
+    """`Model.assemble` of two networks of their own: both are whole as they are."""
+    del reference
+    return actor, critic
+
+
+class Model(NamedTuple):
+    """Pure functions over weights; weights are whatever pytrees they read."""
+
+    # (actor, tokens [C, L], start [C], targets [C, R], below 0 on padding, temperature)
+    #   -> log-probs [C, R], entropies [C, R]
+    score: Callable[..., tuple[Array, Array]]
+    # (critic, tokens [C, L], start [C], R) -> values [C, R, H], heads in the
+    # estimator's order, each read before its token; None without a critic.
+    values: Callable[..., Array] | None = None
+    # (actor, critic, tokens, start, targets, temperature) -> log-probs, entropies,
+    # values, where one pass gives all three (a shared trunk); None: two networks.
+    score_and_values: Callable[..., tuple[Array, Array, Array]] | None = None
+    # (reference, actor, critic) -> actor and critic as the functions above read them:
+    # what is trained may stand on the frozen reference or on one another.
+    assemble: Callable[[Any, Any, Any], tuple[Any, Any]] = apart

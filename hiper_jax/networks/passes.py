@@ -1,0 +1,133 @@
+"""The passes of an agent's networks: the functions that the update is handed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax import Array
+
+from hiper_jax import lm
+from hiper_jax.lm import sharding, value_heads
+from hiper_jax.networks.agent import Agent
+from hiper_jax.networks.assemble import assemble
+from hiper_jax.networks.model import Model
+
+
+def make_model(agent: Agent, heads: tuple[str, ...] = value_heads.HEADS) -> Model:
+    """An agent's networks as functions, with the value heads an estimator reads.
+
+    Args:
+      agent: the networks' shapes and places.
+      heads: names of value heads, in the estimator's order; () leaves the critic out.
+
+    Raises:
+      ValueError: the critic has no head of that name, or there is no critic.
+    """
+    if unknown := set(heads) - set(value_heads.HEADS):
+        raise ValueError(
+            f"the critic has no head {', '.join(sorted(unknown))}; it has "
+            + ", ".join(value_heads.HEADS)
+        )
+    if heads and agent.critic == "none":
+        raise ValueError(
+            f"the estimator reads the value heads {', '.join(heads)}, but the agent "
+            "has no critic: load it with critic='separate' or 'shared'"
+        )
+    if not heads:
+        return Model(score(agent), assemble=assemble(agent))
+    return Model(
+        score(agent),
+        values(agent, heads),
+        score_and_values(agent, heads) if agent.critic == "shared" else None,
+        assemble(agent),
+    )
+
+
+def score(agent: Agent) -> Callable[..., tuple[Array, Array]]:
+    """`Model.score`: log-probs and entropies of responses."""
+    read = states_of(agent)
+
+    def apply(actor, tokens, start, targets, temperature):
+        states = read(actor, tokens, start, targets.shape[1])
+        return lm.log_prob_and_entropy(
+            actor,
+            agent.config,
+            states,
+            targets,
+            temperature=temperature,
+            constrain=agent.on_mesh().get("constrain"),
+        )
+
+    return apply
+
+
+def values(
+    agent: Agent, heads: tuple[str, ...] = value_heads.HEADS
+) -> Callable[..., Array]:
+    """`Model.values`: the heads at every response token."""
+
+    def apply(critic, tokens, start, num_tokens):
+        read = value_heads.values(
+            critic,
+            agent.critic_config,
+            *on_rows(agent, tokens, start),
+            num_tokens,
+            remat=agent.remat,
+            **agent.on_mesh(),
+        )
+        return select(read, heads)
+
+    return apply
+
+
+def score_and_values(
+    agent: Agent, heads: tuple[str, ...] = value_heads.HEADS
+) -> Callable[..., tuple[Array, Array, Array]]:
+    """`Model.score_and_values`: one pass of a shared trunk."""
+    read = states_of(agent)
+    flows = agent.trunk_gradient
+
+    def apply(actor, critic, tokens, start, targets, temperature):
+        states = read(actor, tokens, start, targets.shape[1])
+        log_prob, entropy = lm.log_prob_and_entropy(
+            actor,
+            agent.config,
+            states,
+            targets,
+            temperature=temperature,
+            constrain=agent.on_mesh().get("constrain"),
+        )
+        # The same states, through which `flows` of the gradient passes.
+        still = jax.lax.stop_gradient(states)
+        valued = still + flows * (states - still) if flows else still
+        return log_prob, entropy, select(value_heads.read_values(critic, valued), heads)
+
+    return apply
+
+
+def select(read: Array, heads: tuple[str, ...]) -> Array:
+    """[..., H] of [..., all heads], by name."""
+    if heads == value_heads.HEADS:
+        return read
+    return read[..., [value_heads.HEADS.index(name) for name in heads]]
+
+
+def states_of(agent: Agent) -> Callable[..., Array]:
+    """(params, tokens, start, R) -> the states [C, R, D] before response tokens."""
+
+    def apply(params, tokens, start, num_tokens):
+        tokens, start = on_rows(agent, tokens, start)
+        hidden = lm.forward(
+            params, agent.config, tokens, remat=agent.remat, **agent.on_mesh()
+        )
+        return lm.response_hidden(hidden, start, num_tokens)
+
+    return apply
+
+
+def on_rows(agent: Agent, *arrays: Array) -> tuple[Any, ...]:
+    """Chunk arrays [C, ...], cut along their rows on a mesh."""
+    if agent.mesh is None:
+        return arrays
+    place = sharding.rows(agent.mesh)
+    return tuple(jax.lax.with_sharding_constraint(a, place) for a in arrays)

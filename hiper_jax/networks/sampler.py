@@ -1,0 +1,97 @@
+"""An agent's weights -> the function that a rollout samples with."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+
+from hiper_jax import lm
+from hiper_jax.act.generate import make_generate, respond
+from hiper_jax.act.rollout import Sampled
+from hiper_jax.lm import sharding
+from hiper_jax.networks.agent import Agent
+
+
+def make_sampler(
+    agent: Agent,
+    *,
+    max_response: int,
+    slot_buckets: tuple[int, ...],
+    prompt_buckets: tuple[int, ...],
+):
+    """Compiles generation once; the result samples with given weights and key.
+
+    Args:
+      agent: the networks' shapes and places.
+      max_response: tokens, the end of message included.
+      slot_buckets: allowed numbers of rows; rounded up to what the mesh divides.
+      prompt_buckets: allowed lengths of prompts.
+
+    Returns:
+      make_policy(params, key, temperature) -> a rollout's `Sampler`, whose rows draw
+      from (key, episode index, turn) alone. `make_policy.programs()` counts what was
+      compiled.
+    """
+    generate = make_generate(
+        *generation(agent),
+        max_new=max_response,
+        eos_id=agent.codec.eos_id,
+        pad_id=agent.codec.pad_id,
+    )
+    serve = server(agent)
+    slot_buckets = divisible(slot_buckets, agent.mesh)
+
+    def make_policy(params, key, temperature):
+        weights = serve(params)
+
+        def sample(prompts, index, turn):
+            # An episode has far fewer turns than 4096: no two rows share a name.
+            answers = respond(
+                generate,
+                weights,
+                prompts,
+                index * 4096 + turn,
+                key,
+                temperature,
+                rows=slot_buckets,
+                tokens=prompt_buckets,
+            )
+            return Sampled([ids for ids, _ in answers], [lp for _, lp in answers])
+
+        return sample
+
+    make_policy.programs = generate.programs
+    make_policy.lower = generate.lower
+    return make_policy
+
+
+def divisible(slots: tuple[int, ...], mesh) -> tuple[int, ...]:
+    """Row counts of which every device holds the same number."""
+    ways = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    return tuple(sorted({-(-s // ways) * ways for s in slots}))
+
+
+def generation(agent: Agent) -> tuple[Callable, Callable]:
+    """`prefill` and `decode_step` of the actor, placed."""
+    config, placed = agent.config, agent.on_mesh()
+    placing = {k: v for k, v in placed.items() if k == "constrain"}
+
+    def prefill(params, tokens, lengths, room):
+        return lm.prefill(params, config, tokens, lengths, room, **placed)
+
+    def decode_step(params, token, cache):
+        return lm.decode_step(params, config, token, cache, **placing)
+
+    return prefill, decode_step
+
+
+def server(agent: Agent) -> Callable:
+    """Training weights -> weights to sample with, of the type that is computed in."""
+    dtype = None if agent.config.dtype == "float32" else agent.config.dtype
+    if agent.mesh is None and dtype is None:
+        return lm.serving
+    places = None
+    if agent.mesh is not None:
+        places = sharding.serving_shardings(agent.served, agent.mesh)
+    serve = functools.partial(lm.serving, dtype=dtype)
+    return jax.jit(serve, out_shardings=places)

@@ -1,0 +1,68 @@
+"""Rows in chunks of like length: one program for every batch, little padding fed.
+
+A chunk is C rows, cut to the smallest of a few lengths that holds them all. How many
+chunks there are is data, not shape.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+class Rows(NamedTuple):
+    """The rows of a batch and how they are fed."""
+
+    tokens: Array  # [N, L] int32
+    length: Array  # [N] int32, 0 on padding
+    num_rows: Array  # [] int32, rows that hold something
+    lengths: tuple[int, ...]  # what a chunk may be cut to, rising; the last is L
+    chunk: int  # C
+
+
+def lengths_up_to(buckets: Sequence[int], longest: int) -> tuple[int, ...]:
+    """The lengths of `Rows`: the buckets that are not above `longest`, and it."""
+    return tuple(sorted({min(b, longest) for b in buckets} | {longest}))
+
+
+def at_length(fn: Callable[..., Any], rows: Rows, chosen: Array, *args: Any) -> Any:
+    """fn(tokens [C, l], chosen, *args) at the smallest length l that holds them.
+
+    Args:
+      fn: one body is compiled of it for each length.
+      rows: all rows.
+      chosen: [C] int32, which of them.
+      *args: arrays, passed on.
+    """
+
+    def at(length):
+        return lambda r, *rest: fn(rows.tokens[r, :length], r, *rest)
+
+    branch = jnp.searchsorted(jnp.array(rows.lengths), jnp.max(rows.length[chosen]))
+    return lax.switch(branch, [at(length) for length in rows.lengths], chosen, *args)
+
+
+def map_rows(fn: Callable[[Array, Array], Any], rows: Rows, like: Any) -> Any:
+    """fn over all rows that hold something, in chunks of like length.
+
+    Args:
+      fn: (tokens [C, l], rows [C]) -> a pytree of [C, ...].
+      rows: all rows.
+      like: a pytree of [N, ...], the result where a row holds nothing.
+
+    Returns:
+      A pytree like `like`.
+    """
+    N, L = rows.tokens.shape
+    C = rows.chunk
+    order = jnp.argsort(jnp.where(rows.length > 0, rows.length, L + 1))
+    order = jnp.pad(order, (0, -N % C), mode="edge")
+
+    def body(i, out):
+        chosen = lax.dynamic_slice(order, (i * C,), (C,))
+        values = at_length(fn, rows, chosen)
+        return jax.tree.map(lambda o, v: o.at[chosen].set(v), out, values)
+
+    return lax.fori_loop(0, -(-rows.num_rows // C), body, like)

@@ -1,0 +1,221 @@
+"""The loss of one chunk, and its gradient: policy, values, KL, entropy.
+
+Letters: N rows, C rows of the chunk, L tokens, R response tokens, H value heads.
+"""
+
+import dataclasses
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from hiper_jax.act.stack import Batch
+from hiper_jax.loss import aggregate, kl_loss, policy_loss, value_loss
+from hiper_jax.networks.model import Model
+from hiper_jax.update.minibatch import Totals
+
+MEAN_GAP = "sampler/log_prob_diff_mean"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How an update learns from credit, whichever estimator gave it."""
+
+    clip_low: float = 0.2
+    """How far the policy ratio may fall below 1 before it is clipped."""
+    clip_high: float = 0.2
+    """How far it may rise above 1."""
+    dual_clip: float = 3.0
+    """Bound on the loss of a token with a negative advantage, in advantages."""
+    value_clip: float = 0.5
+    """How far a value may move from that at collection, in units of return."""
+    kl_coef: float = 0.01
+    """Weight of the KL term towards the reference; 0 leaves its pass out."""
+    kl_estimator: Literal["k1", "abs", "k2", "k3"] = "k3"
+    """Which estimate of the KL divergence."""
+    entropy_coef: float = 0.001
+    """Weight of the entropy bonus."""
+    epochs: int = 1
+    """Passes over the batch."""
+    minibatch: int = 256
+    """Turns of one optimizer step."""
+    chunk: int = 64
+    """Turns fed at once; gradients of chunks add up."""
+
+
+class Targets(NamedTuple):
+    """What the loss is measured against: constants during an update."""
+
+    advantage: Array  # [N, R] float32
+    mask: Array  # [N, R] bool, tokens that carry one
+    reference: Array | None  # [N, R] float32 log-probs; None without a KL term
+    read_at: Array | None  # [N, H] int32 response positions; None: every position
+    value: Array  # [N, H] or [N, R, H] float32, at collection
+    return_: Array  # like value
+    reads: Array  # like value, bool
+
+
+class Loss(NamedTuple):
+    """What the loss of a chunk is a function of, beside weights and rows."""
+
+    model: Model
+    settings: Settings
+    heads: tuple[str, ...]
+    temperature: float  # the sampler's, so that both read one distribution
+    reference: Any  # the frozen weights
+    batch: Batch
+    targets: Targets
+
+
+class Chunk(NamedTuple):
+    """Rows of one minibatch that are fed at once."""
+
+    tokens: Array  # [C, l] int32
+    rows: Array  # [C] int32
+    used: Array  # [C] bool, false on rows that stand in for none
+    totals: Totals  # of the whole minibatch
+
+
+def expect(who: str, shape: tuple[int, ...], *arrays: Array) -> None:
+    """Raises ValueError where a function that was handed over returned other shapes."""
+    for array in arrays:
+        if array.shape != shape:
+            raise ValueError(
+                f"{who} returned shape {array.shape}, {shape} is needed; see Model"
+            )
+
+
+def pick(values: Array, read_at: Array | None) -> Array:
+    """[C, R, H] values -> [C, H] at the given positions; as they are without."""
+    if read_at is None:
+        return values
+    return jnp.take_along_axis(values, read_at[:, None], axis=1)[:, 0]
+
+
+def policy_part(log_prob: Array, entropy: Array, loss: Loss, chunk: Chunk):
+    """The chunk's share of policy loss, KL term and entropy bonus.
+
+    Args:
+      log_prob: [C, R] of the responses now, in nats.
+      entropy: [C, R] of the policy there, in nats.
+      loss: see there.
+      chunk: see there.
+
+    Returns:
+      [] loss; the metrics' shares by name, and [] the largest difference from the
+      sampler's log-probs.
+    """
+    settings, targets, rows = loss.settings, loss.targets, chunk.rows
+    expect("score", (rows.shape[0], targets.mask.shape[1]), log_prob, entropy)
+    carries = targets.mask[rows] & chunk.used[:, None]
+    count = jnp.maximum(chunk.totals.tokens, 1).astype(jnp.float32)
+    old_log_prob = loss.batch.old_log_prob[rows]
+    policy, ratios = policy_loss(
+        log_prob,
+        old_log_prob,
+        targets.advantage[rows],
+        carries,
+        clip_low=settings.clip_low,
+        clip_high=settings.clip_high,
+        dual_clip=settings.dual_clip,
+        denominator=count,
+    )
+    parts, total = {"loss/policy": policy}, policy
+    if targets.reference is not None:
+        parts["loss/kl"] = kl_loss(
+            log_prob,
+            targets.reference[rows],
+            carries,
+            estimator=settings.kl_estimator,
+            denominator=count,
+        )
+        total += settings.kl_coef * parts["loss/kl"]
+    parts["policy/entropy"] = aggregate(entropy, carries, denominator=count)
+    total -= settings.entropy_coef * parts["policy/entropy"]
+    gap = jnp.where(carries, jnp.abs(log_prob - old_log_prob), 0.0)
+    parts[MEAN_GAP] = jnp.sum(gap) / count
+    share = jnp.sum(carries) / count
+    parts |= {f"policy/{name}": share * x for name, x in ratios.items()}
+    return total, parts, jnp.max(gap)
+
+
+def value_part(values: Array, loss: Loss, chunk: Chunk):
+    """The chunk's share of every head's loss.
+
+    Args:
+      values: [C, R, H] now.
+      loss: see there.
+      chunk: see there.
+
+    Returns:
+      [] loss; each head's by name.
+    """
+    targets, rows = loss.targets, chunk.rows
+    shape = (rows.shape[0], targets.mask.shape[1], len(loss.heads))
+    expect("values", shape, values)
+    at = None if targets.read_at is None else targets.read_at[rows]
+    values = pick(values, at)
+    used = chunk.used.reshape(-1, *[1] * (values.ndim - 2))
+    total, parts = jnp.zeros(()), {}
+    for h, name in enumerate(loss.heads):
+        count = jnp.maximum(chunk.totals.reads[h], 1).astype(jnp.float32)
+        parts[f"loss/value_{name}"], _ = value_loss(
+            values[..., h],
+            targets.value[rows][..., h],
+            targets.return_[rows][..., h],
+            targets.reads[rows][..., h] & used,
+            clip=loss.settings.value_clip,
+            denominator=count,
+        )
+        total += parts[f"loss/value_{name}"]
+    return total, parts
+
+
+def gradient(actor: Any, critic: Any, loss: Loss, chunk: Chunk):
+    """Gradients of the chunk's loss, one network after the other where there are two.
+
+    What the first keeps for its gradient is gone before the second begins.
+
+    Returns:
+      The actor's and the critic's (None without one), the metrics' shares by name,
+      and [] the largest difference from the sampler's log-probs.
+    """
+    model = loss.model
+    targets = (
+        loss.batch.start[chunk.rows],
+        loss.batch.response[chunk.rows],
+        loss.temperature,
+    )
+
+    def of_both(params):
+        whole = model.assemble(loss.reference, *params)
+        log_prob, entropy, values = model.score_and_values(
+            *whole, chunk.tokens, *targets
+        )
+        total, parts, gap = policy_part(log_prob, entropy, loss, chunk)
+        error, errors = value_part(values, loss, chunk)
+        return total + error, (parts | errors, gap)
+
+    def of_actor(actor):
+        whole, _ = model.assemble(loss.reference, actor, critic)
+        log_prob, entropy = model.score(whole, chunk.tokens, *targets)
+        total, parts, gap = policy_part(log_prob, entropy, loss, chunk)
+        return total, (parts, gap)
+
+    def of_critic(critic):
+        _, whole = model.assemble(loss.reference, actor, critic)
+        length = targets[1].shape[1]
+        values = model.values(whole, chunk.tokens, targets[0], length)
+        return value_part(values, loss, chunk)
+
+    if loss.heads and model.score_and_values is not None:
+        both = jax.value_and_grad(of_both, has_aux=True)
+        (_, (parts, gap)), grads = both((actor, critic))
+        return *grads, parts, gap
+    (_, (parts, gap)), to_actor = jax.value_and_grad(of_actor, has_aux=True)(actor)
+    if not loss.heads:
+        return to_actor, None, parts, gap
+    to_actor, critic = lax.optimization_barrier((to_actor, critic))
+    (_, errors), to_critic = jax.value_and_grad(of_critic, has_aux=True)(critic)
+    return to_actor, to_critic, parts | errors, gap
