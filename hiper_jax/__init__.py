@@ -15,6 +15,8 @@ when it is first asked for (PEP 562), so that importing the package costs nothin
 import importlib
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.2.0"  # setup.cfg reads it; no other place says it
+
 if TYPE_CHECKING:
     from hiper_jax.act.envs.env import Env as Env
     from hiper_jax.act.envs.pool import Pool as Pool
