@@ -283,3 +283,16 @@ def spans(pieces: list[str], *, include_tags: bool, paper: bool):
 
 
 _ASCII_LOWER = {c: c + 32 for c in range(ord("A"), ord("Z") + 1)}
+
+
+def switch_gap(switch, switch_probability, value_high, value_kept):
+    """The paper's credit of the switch decision, without a third critic.
+
+        A_switch = (qₜ − βₜ) (V_high(sₜ) − V_low(sₜ, gₜ₋₁))
+
+    In expectation it agrees with R_switch − V_switch, because a state's value before
+    the decision is βₜ V_high + (1 − βₜ) V_low.
+    """
+    decided = np.asarray(switch).astype(np.float64)
+    gap = np.asarray(value_high) - np.asarray(value_kept)
+    return (decided - np.asarray(switch_probability)) * gap

@@ -12,9 +12,14 @@ from hiper_jax import lm
 from hiper_jax.act.codec import load_codec
 from hiper_jax.act.episode import Episode, Turn
 from hiper_jax.act.pieces import piece_table
+from hiper_jax.credit import hiper
 from hiper_jax.experiments.warmstart.tokenizer import train_tokenizer
 from hiper_jax.lm import value_heads as heads
-from hiper_jax.networks import agent as agents
+from hiper_jax.networks import placement
+from hiper_jax.networks.agent import Agent
+from hiper_jax.networks.passes import make_model
+from hiper_jax.update.state import Optimizers
+from hiper_jax.update.step import compile_update, make_update
 
 PLACES = ("bed 1", "desk 1", "desk 2", "shelf 1", "shelf 2", "drawer 1")
 RESPONSE = "<switch>{}</switch><subgoal>{}</subgoal><action>{}</action>"
@@ -45,8 +50,29 @@ def agent(seed: int = 0, **changes):
     # Heads of zero would hide mistakes: every value would be 0.
     critic["value"] = jax.random.normal(key, critic["value"].shape) * 0.1
     pieces = piece_table(codec().tokenizer)
-    made = agents.Agent(shape, shape, codec(), pieces)
+    made = Agent(shape, shape, codec(), pieces)
     return made, lm.init(shape, key), critic
+
+
+def program(
+    agent,
+    actor,
+    critic,
+    settings,
+    *txs,
+    estimator=None,
+    lengths=(64, 96),
+    donate=False,
+    key=1,
+):
+    """The compiled update of an agent, by HiPER's estimator, and a state at step 0."""
+    estimator = estimator or hiper.estimator(settings)
+    model = make_model(agent, estimator.heads)
+    init, update = make_update(model, estimator, Optimizers(*txs), settings, lengths)
+    places = placement.update_places(agent, init)
+    data = jax.random.key_data(jax.random.key(key))
+    state = placement.init_state(agent, init, actor, critic, data)
+    return compile_update(update, donate=donate, places=places), state
 
 
 def episode(

@@ -10,9 +10,8 @@ import small
 from test_update import SETTINGS, batch_of
 
 from hiper_jax import lm
-from hiper_jax.networks import agent as agents
-from hiper_jax.networks import assemble as trained
-from hiper_jax.networks import placement
+from hiper_jax.networks import assemble, passes
+from hiper_jax.networks.agent import load_agent, save_agent
 
 
 def test_two_updates_move_adapters_only_and_the_export_is_the_adapted_model(tmp_path):
@@ -22,17 +21,17 @@ def test_two_updates_move_adapters_only_and_the_export_is_the_adapted_model(tmp_
     (tmp_path / "tokenizer_config.json").write_text(
         json.dumps({"eos_token": "<|im_end|>", "pad_token": "<|pad|>"})
     )
-    agents.save(tmp_path, agent, actor, critic)
-    agent, actor, critic = agents.load(tmp_path, rank=4, alpha=8.0)
+    save_agent(tmp_path, agent, actor, critic)
+    agent, actor, critic = load_agent(tmp_path, rank=4, alpha=8.0)
     # Read as heads only: the trunk on disk is no adapter's base.
     assert set(critic) == {"value", "value_bias"}
     critic["value"] += 0.1  # under heads of zero no gradient reaches the trunk
     base = jax.tree.map(np.asarray, actor)
     txs = optax.adam(1e-2), optax.adam(1e-2)
     settings = dataclasses.replace(SETTINGS, minibatch=24, chunk=8)
-    update = placement.compiled_update(agent, *txs, settings, length_buckets=(96,))
-    key = jax.random.key_data(jax.random.key(1))
-    state = placement.fresh_state(agent, actor, critic, *txs, key)
+    update, state = small.program(
+        agent, actor, critic, settings, *txs, lengths=(96,), donate=True
+    )
     sizes = {leaf.shape for leaf in jax.tree.leaves(state.actor_opt)} - {()}
     assert sizes == {leaf.shape for leaf in jax.tree.leaves(state.actor)}
     batch = batch_of(small.episodes())
@@ -48,16 +47,16 @@ def test_two_updates_move_adapters_only_and_the_export_is_the_adapted_model(tmp_
     assert metrics["loss/kl"] > 0  # the base, which the reference is, stood still
 
     out = tmp_path / "out"
-    agents.save(out, agent, *trained.merged(agent, state), tokenizer=tmp_path)
-    plain, merged, whole = agents.load(out)
+    save_agent(out, agent, *assemble.merged(agent, state), tokenizer=tmp_path)
+    plain, merged, whole = load_agent(out)
     tokens = batch.tokens[:4]
-    adapted = trained.policy(agent, state)
+    adapted = assemble.policy(agent, state)
     read = jax.jit(lambda params: lm.forward(params, agent.config, tokens))
     np.testing.assert_allclose(read(merged), read(adapted), atol=2e-4)
     assert np.abs(read(merged) - read(base)).max() > 1e-2
-    _, full = trained.complete(agent)(state.reference, state.actor, state.critic)
+    _, full = assemble.assemble(agent)(state.reference, state.actor, state.critic)
     np.testing.assert_allclose(
-        agents.read_values(plain)(whole, tokens, batch.start[:4], 40),
-        agents.read_values(agent)(full, tokens, batch.start[:4], 40),
+        passes.values(plain)(whole, tokens, batch.start[:4], 40),
+        passes.values(agent)(full, tokens, batch.start[:4], 40),
         atol=2e-4,
     )

@@ -10,7 +10,7 @@ import pytest
 import reference
 from reference import golden, mutated
 
-from hiper_jax import credit, loss
+from hiper_jax import credit
 from hiper_jax.act.pieces import PieceTable
 from hiper_jax.act.spans import token_masks
 from hiper_jax.credit import hae as hae_function
@@ -206,7 +206,7 @@ def where_it_lands(config, arrays):
         "switch_on_switch": config["assign_term_to_switch"]
         and config["has_switch_critic"],
     }
-    carried = credit.carrying(
+    carried = credit.credit_masks(
         boundary,
         arrays["has_action"] & arrays["valid"],
         (arrays["subgoal_id"] >= 0) & arrays["valid"],
@@ -231,7 +231,9 @@ def from_turns(case):
     boundary, placed, carried = where_it_lands(config, arrays)
     low, high, switch = advantages(config, estimate, carried)
     nothing = jnp.zeros_like(boundary)
-    on_subgoal = credit.carrying(boundary, nothing, arrays["subgoal_id"] >= 0, nothing)
+    on_subgoal = credit.credit_masks(
+        boundary, nothing, arrays["subgoal_id"] >= 0, nothing
+    )
     has_switch = arrays["has_switch"] & placed["high_on_switch"]
     on_subgoal, on_switch = on_subgoal[1], boundary & has_switch
     return {
@@ -293,7 +295,8 @@ def from_tokens(case):
         noise = np.random.default_rng(0).normal(size=mask.shape).astype(np.float32)
         value = to_rows(arrays[f"value_{name}"]).astype(np.float32)[:, None]
         out = np.zeros((B, T), np.float32)
-        rows = credit.read_values(np.where(position, value, noise), position)
+        placed, at = np.where(position, value, noise), np.argmax(position, axis=1)
+        rows = np.where(position.any(axis=1), placed[np.arange(N), at], 0)
         out[trajectory, turn] = rows[: len(turn)]
         return out
 
@@ -302,14 +305,14 @@ def from_tokens(case):
     _, estimate = shaped_and_estimated(config, arrays, low, high, switch)
     boundary, placed, carried = where_it_lands(config, arrays)
     has_action = to_rows(arrays["has_action"])[:, None] > 0
-    on_tokens = credit.carrying(
+    on_tokens = credit.credit_masks(
         to_rows(boundary) > 0,
         masks.action & has_action,
         masks.subgoal,
         masks.switch,
         **placed,
     )
-    spread = loss.token_advantage(
+    spread = credit.token_advantage(
         *map(to_rows, advantages(config, estimate, carried)), *on_tokens
     )
     out = {k: to_rows(v)[:, None] for k, v in case["out"].items()}
@@ -479,7 +482,7 @@ def test_next_state_reads_a_turn_array_at_the_last_turn():
 
 
 def test_switch_gap_by_hand():
-    got = credit.switch_gap(
+    got = reference.switch_gap(
         jnp.array([True, False]),
         jnp.array([0.25, 0.25]),
         jnp.array([3.0, 3.0]),

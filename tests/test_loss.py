@@ -8,12 +8,12 @@ import reference
 from reference import golden, mutated
 
 from hiper_jax import loss as module
+from hiper_jax.credit import token_advantage
 from hiper_jax.loss import (
     AGGREGATIONS,
     aggregate,
     kl_loss,
     policy_loss,
-    token_advantage,
     value_loss,
 )
 

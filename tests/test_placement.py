@@ -14,9 +14,11 @@ from test_update import SETTINGS, batch_of
 
 from hiper_jax import workdir
 from hiper_jax.experiments import config as configs
+from hiper_jax.experiments import setup
 from hiper_jax.lm import sharding
-from hiper_jax.networks import agent as agents
-from hiper_jax.networks import placement
+from hiper_jax.networks.agent import load_agent, save_agent
+from hiper_jax.networks.sampler import make_sampler
+from hiper_jax.networks.shapes import shapes_of
 
 CHUNKS = dataclasses.replace(SETTINGS, chunk=8)
 # Momentum keeps a state beside each weight, and steps in proportion to gradients.
@@ -35,15 +37,17 @@ def folder(tmp_path_factory):
     (folder / "tokenizer_config.json").write_text(
         json.dumps({"eos_token": "<|im_end|>", "pad_token": "<|pad|>"})
     )
-    agents.save(folder, made, actor, critic)
+    save_agent(folder, made, actor, critic)
     return folder
 
 
 def started(folder, shape=None, settings=CHUNKS, **options):
     mesh = shape and sharding.make_mesh(*shape)
-    agent, actor, critic = agents.load(folder, mesh=mesh, **options)
-    update = placement.compiled_update(agent, *TXS, settings, length_buckets=(96,))
-    return agent, update, placement.fresh_state(agent, actor, critic, *TXS, KEY)
+    agent, actor, critic = load_agent(folder, mesh=mesh, **options)
+    update, state = small.program(
+        agent, actor, critic, settings, *TXS, lengths=(96,), donate=True
+    )
+    return agent, update, state
 
 
 def whole(state):
@@ -113,14 +117,16 @@ def test_sampling_on_a_mesh_gives_the_same_tokens(folder):
     answers = []
     for shape in (None, (2, 2, 2)):
         mesh = shape and sharding.make_mesh(*shape)
-        agent, actor, _ = agents.load(folder, mesh=mesh)
-        bind = agents.sampler_of(
+        agent, actor, _ = load_agent(folder, mesh=mesh)
+        shapes = shapes_of(max_prompt=32, max_response=8, episodes=4, max_turns=4)
+        make_policy = make_sampler(
             agent,
-            configs.Reading(max_response=8),
-            placement.shapes_of(configs.Reading(max_prompt=32), 4, 4),
+            max_response=8,
+            slot_buckets=shapes.slots,
+            prompt_buckets=shapes.prompts,
         )
         said = [
-            bind(actor, jax.random.key(3), temperature)(
+            make_policy(actor, jax.random.key(3), temperature)(
                 prompts, np.arange(5), np.zeros(5, int)
             )
             for temperature in (0.0, 1.0)
@@ -145,8 +151,8 @@ def test_a_checkpoint_comes_back_to_its_places(folder, tmp_path):
     # The same file, read by one device.
     single, _ = workdir.restore(tmp_path, started(folder)[2])
     jax.tree.map(np.testing.assert_array_equal, whole(single), kept)
-    agents.save(tmp_path / "model", agent, back.actor, back.critic, tokenizer=folder)
-    again = agents.load(tmp_path / "model")[1:]
+    save_agent(tmp_path / "model", agent, back.actor, back.critic, tokenizer=folder)
+    again = load_agent(tmp_path / "model")[1:]
     jax.tree.map(np.testing.assert_array_equal, again, kept[:2])
 
 
@@ -169,10 +175,10 @@ def test_what_does_not_fit_the_mesh_is_named(folder):
         changed = dataclasses.replace(config, mesh=configs.Mesh(**mesh))
         with pytest.raises(ValueError, match=words):
             configs.check(changed)
-            placement.lay_out(folder, changed)
+            setup.mesh_for(folder, changed)
 
     refused("needs 6 devices, there are 8", fsdp=3, tensor=2)
     refused("k has 2 kv_heads.* tensor = 4 does not", fsdp=2, tensor=4)
     refused("chunk is 6 turns.* --learn.chunk to 8", fsdp=8)
     refused("mesh.data must be at least 1", data=0)
-    assert placement.lay_out(folder, config) is None
+    assert setup.mesh_for(folder, config) is None

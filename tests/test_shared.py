@@ -13,10 +13,9 @@ import small
 from test_update import SETTINGS, batch_of
 
 from hiper_jax.lm import weights
-from hiper_jax.networks import agent as agents
-from hiper_jax.networks import assemble as trained
-from hiper_jax.networks import placement
-from hiper_jax.update import step as learning
+from hiper_jax.networks import passes, placement
+from hiper_jax.networks.agent import load_agent, save_agent
+from hiper_jax.update.state import Optimizers, initial_state
 
 FLOWS = 0.5
 ONCE = dataclasses.replace(SETTINGS, minibatch=24, kl_coef=0.0, entropy_coef=0.0)
@@ -24,25 +23,12 @@ ONCE = dataclasses.replace(SETTINGS, minibatch=24, kl_coef=0.0, entropy_coef=0.0
 
 def shared_agent(flows=FLOWS):
     agent, actor, critic = small.agent()
-    agent = dataclasses.replace(agent, shared=True, trunk_gradient=flows)
+    agent = dataclasses.replace(agent, critic="shared", trunk_gradient=flows)
     return agent, actor, {k: critic[k] for k in ("value", "value_bias")}
 
 
 def program(agent, actor, critic, *txs, settings=ONCE):
-    update = learning.compile_update(
-        learning.make_update(
-            agents.score(agent),
-            agents.read_values(agent),
-            *txs,
-            settings,
-            length_buckets=(96,),
-            joint=agents.joint(agent),
-            complete=trained.complete(agent),
-        ),
-        donate=False,
-    )
-    key = jax.random.key_data(jax.random.key(1))
-    return update, learning.init(actor, critic, *txs, key)
+    return small.program(agent, actor, critic, settings, *txs, lengths=(96,))
 
 
 def test_the_gradient_is_that_of_two_plain_passes():
@@ -58,15 +44,15 @@ def test_the_gradient_is_that_of_two_plain_passes():
     ]
 
     def policy(actor):
-        log_prob, _ = agents.score(agent)(
+        log_prob, _ = passes.score(agent)(
             actor, batch.tokens, batch.start, batch.response, 1.0
         )
         total, count = 0.0, 0
         for n, (b, t) in enumerate(turns):
             for spread, mask in (
-                (credit.advantage_low, batch.action_mask[n]),
-                (credit.advantage_high, batch.subgoal_mask[n] & starts[n]),
-                (credit.advantage_switch, batch.switch_mask[n]),
+                (credit["advantage_low"], batch.action_mask[n]),
+                (credit["advantage_high"], batch.subgoal_mask[n] & starts[n]),
+                (credit["advantage_switch"], batch.switch_mask[n]),
             ):
                 ratio = jnp.exp(log_prob[n] - batch.old_log_prob[n])
                 a = float(spread[b, t])
@@ -78,16 +64,16 @@ def test_the_gradient_is_that_of_two_plain_passes():
         return total / count
 
     def value(actor, critic):
-        read = agents.read_values(agent)(
+        read = passes.values(agent)(
             critic | {"trunk": actor}, batch.tokens, batch.start, 40
         )
         errors = {"high": [], "low": [], "switch": []}
         for n, (b, t) in enumerate(turns):
-            at = int(batch.value_low[n])
-            errors["low"].append(read[n, at, 1] - credit.return_low[b, t])
-            errors["switch"].append(read[n, 0, 2] - credit.return_switch[b, t])
+            at = int(batch.value_low_at[n])
+            errors["low"].append(read[n, at, 1] - credit["return_low"][b, t])
+            errors["switch"].append(read[n, 0, 2] - credit["return_switch"][b, t])
             if starts[n]:
-                errors["high"].append(read[n, 0, 0] - credit.return_high[b, t])
+                errors["high"].append(read[n, 0, 0] - credit["return_high"][b, t])
         return sum(jnp.mean(jnp.stack(e) ** 2) for e in errors.values())
 
     to_policy = jax.jit(jax.grad(policy))(actor)
@@ -128,12 +114,12 @@ def test_heads_come_back_from_disk_with_and_without_a_trunk(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(
         json.dumps({"eos_token": "<|im_end|>", "pad_token": "<|pad|>"})
     )
-    agents.save(tmp_path, agent, actor, critic)
+    save_agent(tmp_path, agent, actor, critic)
     assert not weights.owns_trunk(tmp_path / "critic")
-    again, _, heads = agents.load(tmp_path, shared=True)
-    assert again.shared and set(heads) == {"value", "value_bias"}
+    again, _, heads = load_agent(tmp_path, critic="shared")
+    assert again.critic == "shared" and set(heads) == {"value", "value_bias"}
     np.testing.assert_array_equal(heads["value"], critic["value"])
-    _, actor, grown = agents.load(tmp_path)
+    _, actor, grown = load_agent(tmp_path)
     np.testing.assert_array_equal(grown["value"], critic["value"])
     np.testing.assert_array_equal(grown["trunk"]["embed"], actor["embed"])
 
@@ -143,9 +129,14 @@ def test_a_shared_critic_halves_the_state():
     adam = optax.adam(1e-3)
 
     def size(agent):
-        state = placement.abstract_state(agent, adam, adam)
+        optimizers = Optimizers(adam, adam)
+
+        def init(actor, critic, key, reference):
+            return initial_state(actor, critic, optimizers, key, reference)
+
+        state = placement.abstract_state(agent, init)
         return sum(leaf.size for leaf in jax.tree.leaves(state))
 
-    apart = size(dataclasses.replace(agent, shared=False))
+    apart = size(dataclasses.replace(agent, critic="separate"))
     # Weights and two moments of two networks, and the reference: 7 parts become 4.
     assert size(agent) == pytest.approx(4 / 7 * apart, rel=0.02)

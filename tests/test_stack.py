@@ -36,7 +36,7 @@ def test_every_turn_has_one_row_and_segments_number_the_subgoals():
     batch = stacked(episodes)
     rows = batch.row[batch.valid]
     assert sorted(rows) == list(range(int(batch.num_turns)))
-    assert batch.trained.sum() == batch.num_turns == 15
+    assert batch.is_turn.sum() == batch.num_turns == 15
     for b, episode in enumerate(episodes):
         expected = np.cumsum([t.switch for t in episode.turns]) - 1
         K = len(episode.turns)
@@ -48,7 +48,7 @@ def test_only_what_was_cut_short_has_a_row_for_the_state_after():
     batch = stacked(small.episodes())
     np.testing.assert_array_equal(batch.next_row >= 0, [False, True, False, True])
     for n in batch.next_row[batch.next_row >= 0]:
-        assert not batch.trained[n]
+        assert not batch.is_turn[n]
         assert batch.length[n] == batch.start[n] > 0
         assert not batch.action_mask[n].any()
     assert batch.num_rows == 17
@@ -72,7 +72,7 @@ def test_the_blocks_cover_the_response():
     assert text["subgoal"].startswith("<subgoal>find book")
     assert text["action"].endswith("</action>")
     assert batch.action_mask[n][batch.response_mask[n].sum() - 1]  # end of message
-    before_action = codec.decode(batch.response[n][: batch.value_low[n]])
+    before_action = codec.decode(batch.response[n][: batch.value_low_at[n]])
     assert before_action.endswith("</subgoal>")
 
 

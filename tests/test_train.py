@@ -13,15 +13,15 @@ import pytest
 import small
 
 from hiper_jax import workdir
-from hiper_jax.credit.hiper import Settings
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import panel as evaluation
 from hiper_jax.experiments import progress as watch
 from hiper_jax.experiments import train as training
+from hiper_jax.experiments.config import Learn
 from hiper_jax.experiments.eval import examine
 from hiper_jax.experiments.train import train
-from hiper_jax.networks import agent as agents
+from hiper_jax.networks.agent import load_agent, save_agent
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +48,12 @@ def setting(tmp_path_factory):
     (source / "tokenizer_config.json").write_text(
         json.dumps({"eos_token": "<|im_end|>", "pad_token": "<|pad|>"})
     )
-    agents.save(folder / "model", agent, actor, critic, tokenizer=source)
+    save_agent(folder / "model", agent, actor, critic, tokenizer=source)
     return configs.Train(
         model=str(folder / "model"),
         world=configs.World(data=str(folder / "games"), max_turns=3, workers=1),
         reading=configs.Reading(max_prompt=220, max_response=12),
-        learn=dataclasses.replace(Settings(), minibatch=8, chunk=4),
+        learn=Learn(minibatch=8, chunk=4),
         num_updates=4,
         episodes=4,
         slots=4,
@@ -102,8 +102,8 @@ def test_a_run_leaves_everything_behind(whole):
 
 
 def test_the_model_learned_something_and_can_be_loaded(setting, whole):
-    _, before, _ = agents.load(setting.model)
-    _, after, _ = agents.load(whole / "model")
+    _, before, _ = load_agent(setting.model)
+    _, after, _ = load_agent(whole / "model")
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, after)
     assert max(jax.tree.leaves(moved)) > 1e-4
 
@@ -117,7 +117,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(setting, whole, tmp_path):
     for step in range(1, 5):
         name = f"episodes/{step:06d}.jsonl.gz"
         assert filecmp.cmp(whole / name, folder / name, shallow=False)
-    a, b = (agents.load(f / "model")[1] for f in (whole, folder))
+    a, b = (load_agent(f / "model")[1] for f in (whole, folder))
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
@@ -219,7 +219,7 @@ def test_a_checkpoint_of_another_shape_is_said(setting, whole, tmp_path):
     shutil.copytree(whole, folder)
     agent, actor, critic = small.agent(num_heads=2, num_kv_heads=1)
     model = tmp_path / "other"
-    agents.save(model, agent, actor, critic, tokenizer=setting.model)
+    save_agent(model, agent, actor, critic, tokenizer=setting.model)
     with pytest.raises(ValueError, match="does not fit these settings"):
         run(setting, folder, resume=True, model=str(model))
 

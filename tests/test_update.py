@@ -10,13 +10,17 @@ import pytest
 import small
 
 from hiper_jax.act.stack import stack
-from hiper_jax.credit.hiper import Settings, assign_credit
-from hiper_jax.networks import agent as agents
-from hiper_jax.update import step as learning
+from hiper_jax.credit import hiper
+from hiper_jax.credit.hiper import assign_credit, shaping_terms
+from hiper_jax.experiments.config import Learn
+from hiper_jax.networks import passes
+from hiper_jax.networks.model import Model
+from hiper_jax.update.state import Optimizers
+from hiper_jax.update.step import make_update
 
 LENGTHS = (64, 96)
-SETTINGS = Settings(
-    keep_penalty=-0.1,
+SETTINGS = Learn(
+    keep_penalty=0.1,
     invalid_action_penalty=0.1,
     gamma=0.9,
     minibatch=8,
@@ -37,18 +41,8 @@ def batch_of(episodes, *, rows=24, max_turns=6):
 
 
 def program(settings=SETTINGS, tx=None, lengths=LENGTHS):
-    agent, actor, critic = small.agent()
     tx = tx or optax.sgd(0.1)
-    update = learning.make_update(
-        agents.score(agent),
-        agents.read_values(agent),
-        tx,
-        tx,
-        settings,
-        length_buckets=lengths,
-    )
-    state = learning.init(actor, critic, tx, tx, jax.random.key_data(jax.random.key(1)))
-    return learning.compile_update(update, donate=False), state
+    return small.program(*small.agent(), settings, tx, tx, lengths=lengths)
 
 
 def close(a, b, tolerance=2e-5):
@@ -83,7 +77,7 @@ def test_padding_rows_change_nothing():
         update, state = program(settings)
         batch = batch_of(small.episodes(), rows=rows, max_turns=turns)
         state, metrics, credit = update(state, batch)
-        results.append((state.actor, metrics, credit.advantage_low[:, :6]))
+        results.append((state.actor, metrics, credit["advantage_low"][:, :6]))
     close(results[0], results[1])
 
 
@@ -106,7 +100,7 @@ def test_the_gradient_is_that_of_the_plain_loss(kept):
 
     def loss(params):
         total, count = 0.0, 0
-        log_prob, _ = agents.score(agent)(
+        log_prob, _ = passes.score(agent)(
             params, batch.tokens, batch.start, batch.response, 1.0
         )
         for n, (b, t) in enumerate(turns):
@@ -115,9 +109,9 @@ def test_the_gradient_is_that_of_the_plain_loss(kept):
             if kept and not starts:
                 decides = decides | batch.subgoal_mask[n]
             for spread, mask in (
-                (credit.advantage_low, batch.action_mask[n]),
-                (credit.advantage_high, batch.subgoal_mask[n] & starts),
-                (credit.advantage_switch, decides),
+                (credit["advantage_low"], batch.action_mask[n]),
+                (credit["advantage_high"], batch.subgoal_mask[n] & starts),
+                (credit["advantage_switch"], decides),
             ):
                 ratio = jnp.exp(log_prob[n] - batch.old_log_prob[n])
                 a = float(spread[b, t])
@@ -137,44 +131,42 @@ def test_the_gradient_is_that_of_the_plain_loss(kept):
 
 def test_the_next_state_bootstrap_reads_the_row_after_the_last_turn():
     batch = batch_of(small.episodes())
-    low, switch = np.zeros(24, np.float32), np.zeros(24, np.float32)
-    high = np.zeros(24, np.float32)
+    values = np.zeros((24, 3), np.float32)
     lost = int(np.flatnonzero(batch.next_row >= 0)[0])
-    high[batch.next_row[lost]] = 0.7
-    settings = Settings(
+    values[batch.next_row[lost], hiper.HEADS.index("high")] = 0.7
+    settings = hiper.Settings(
         gamma=0.5, lambda_turn=1.0, normalize=False, bootstrap="next_state"
     )
-    credit = assign_credit(batch, low, high, switch, settings)
+    turn = assign_credit(batch, values, settings).turn
     last = int(batch.valid[lost].sum()) - 1
-    np.testing.assert_allclose(credit.return_low[lost, last], 0.35, rtol=1e-6)
+    np.testing.assert_allclose(turn["return_low"][lost, last], 0.35, rtol=1e-6)
     none = dataclasses.replace(settings, bootstrap="none")
-    credit = assign_credit(batch, low, high, switch, none)
-    np.testing.assert_allclose(credit.return_low[lost, last], 0.0)
+    turn = assign_credit(batch, values, none).turn
+    np.testing.assert_allclose(turn["return_low"][lost, last], 0.0)
 
 
 def test_broken_format_and_what_the_game_refuses_cost_apart():
     batch = batch_of(small.episodes())
     refused = np.zeros_like(batch.valid)
     refused[0, 1] = True
-    batch = batch.replace(admissible=batch.valid & ~refused)
-    zero = np.zeros(24, np.float32)
-    settings = Settings(invalid_action_penalty=0.25, refused_penalty=0.1)
-    credit = assign_credit(batch, zero, zero, zero, settings)
-    broken = batch.valid & ~batch.action_valid
+    batch = batch.replace(action_valid=batch.valid & ~refused)
+    settings = hiper.Settings(invalid_action_penalty=0.25, refused_penalty=0.1)
+    terms = shaping_terms(batch, settings)
+    broken = batch.valid & ~batch.format_valid
     assert broken.any() and (refused & ~broken).any()
-    np.testing.assert_allclose(credit.terms["invalid"], -0.25 * broken)
-    np.testing.assert_allclose(credit.terms["refused"], -0.1 * (refused & ~broken))
+    np.testing.assert_allclose(terms["invalid"], -0.25 * broken)
+    np.testing.assert_allclose(terms["refused"], -0.1 * (refused & ~broken))
 
 
 def test_learning_raises_the_probability_of_what_was_rewarded():
     agent, _, _ = small.agent()
     episodes = small.episodes(3, (4, 4, 4, 4), (True, False, True, False))
     batch = batch_of(episodes)
-    settings = Settings(gamma=1.0, kl_coef=0.0, minibatch=16, chunk=8)
+    settings = Learn(gamma=1.0, kl_coef=0.0, minibatch=16, chunk=8)
     update, state = program(settings, optax.adam(3e-3))
 
     def likelihood(actor):
-        log_prob, _ = agents.score(agent)(
+        log_prob, _ = passes.score(agent)(
             actor, batch.tokens, batch.start, batch.response, 1.0
         )
         return np.where(batch.action_mask, log_prob, 0.0).sum(axis=1)
@@ -182,7 +174,7 @@ def test_learning_raises_the_probability_of_what_was_rewarded():
     before = likelihood(state.actor)
     batch = batch.replace(
         old_log_prob=np.asarray(
-            agents.score(agent)(
+            passes.score(agent)(
                 state.actor, batch.tokens, batch.start, batch.response, 1.0
             )[0]
         )
@@ -190,7 +182,7 @@ def test_learning_raises_the_probability_of_what_was_rewarded():
     for _ in range(3):
         state, metrics, credit = update(state, batch)
     gain = (likelihood(state.actor) - before)[:16].reshape(4, 4).sum(axis=1)
-    good = np.asarray(credit.advantage_low).sum(axis=1)
+    good = np.asarray(credit["advantage_low"]).sum(axis=1)
     assert np.corrcoef(gain, good)[0, 1] > 0.5, (gain, good)
     assert metrics["loss/value_low"] >= 0
 
@@ -200,11 +192,15 @@ def test_a_model_function_of_the_wrong_shape_is_named():
     tx = optax.sgd(0.1)
 
     def broken(*args):
-        return agents.read_values(agent)(*args)[..., :2]
+        return passes.values(agent)(*args)[..., :2]
 
-    update = learning.make_update(
-        agents.score(agent), broken, tx, tx, SETTINGS, length_buckets=LENGTHS
+    init, update = make_update(
+        Model(passes.score(agent), broken),
+        hiper.estimator(SETTINGS),
+        Optimizers(tx, tx),
+        SETTINGS,
+        LENGTHS,
     )
-    state = learning.init(actor, critic, tx, tx, jax.random.key_data(jax.random.key(1)))
-    with pytest.raises(ValueError, match="read_values returned shape"):
+    state = init(actor, critic, jax.random.key_data(jax.random.key(1)))
+    with pytest.raises(ValueError, match="values returned shape"):
         update(state, batch_of(small.episodes()))

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import mutated
+from reference import mutated, switch_gap
 
-from hiper_jax.credit import switch_gap
 from hiper_jax.experiments.variance import tabular, variance
 
 T = 3

@@ -16,7 +16,7 @@ from hiper_jax.experiments.warmstart import demonstrations
 from hiper_jax.experiments.warmstart.demonstrations import Row
 from hiper_jax.experiments.warmstart.imitate import imitate
 from hiper_jax.experiments.warmstart.warmstart import WarmStart, warmstart
-from hiper_jax.networks import agent as agents
+from hiper_jax.networks.agent import load_agent
 
 WORLD = World(
     train=6,
@@ -50,7 +50,7 @@ def made(tmp_path_factory):
 
 def test_a_warm_start_can_be_loaded_and_fits_in_eight_megabytes(made):
     _, folder = made
-    agent, actor, critic = agents.load(folder)
+    agent, actor, critic = load_agent(folder)
     assert agent.config.vocab_size == agent.codec.vocab_size
     assert agent.critic_config.depth == 1
     assert sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) < 8e6

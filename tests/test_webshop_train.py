@@ -26,7 +26,7 @@ from hiper_jax.experiments.report.report import write_report
 from hiper_jax.experiments.train import train
 from hiper_jax.experiments.warmstart import demonstrations
 from hiper_jax.experiments.warmstart.warmstart import start, warmstart
-from hiper_jax.networks import agent as agents
+from hiper_jax.networks.agent import load_agent
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def said(demo, haste: float):
 
 
 def test_a_products_code_is_one_token(world, begun):
-    agent, _, _ = agents.load(begun[1])
+    agent, _, _ = load_agent(begun[1])
     codes = worlds.product_codes(world)
     assert len(codes) == 30
     for code in codes:
@@ -268,7 +268,7 @@ def test_a_products_code_is_one_token(world, begun):
 
 def test_the_warm_start_that_comes_with_us_fits_its_shop():
     folder = configs.start_of(presets.preset("webshop-quickstart"))
-    agent, _, _ = agents.load(folder)
+    agent, _, _ = load_agent(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     assert size < 8e6
     assert agent.config.vocab_size == agent.codec.vocab_size

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from hiper_jax.accept import NotNegative, Penalty, Share, check_fields
 from hiper_jax.act.stack import Batch
 from hiper_jax.credit.common.arrays import segment_starts
 from hiper_jax.credit.common.masks import credit_masks, to_rows, token_advantage
@@ -26,11 +27,11 @@ HEADS = ("high", "low", "switch")
 class Settings:
     """How HiPER assigns credit, in the paper's terms; penalties are subtracted."""
 
-    gamma: float = 1.0
+    gamma: Share = 1.0
     """Discount per turn."""
-    lambda_turn: float = 1.0
+    lambda_turn: Share = 1.0
     """Trace decay from turn to turn inside a segment."""
-    lambda_segment: float = 0.95
+    lambda_segment: Share = 0.95
     """Trace decay from segment to segment, for the planner."""
     bootstrap: Literal["none", "same_state", "next_state"] = "next_state"
     """What follows an episode that was cut: nothing, the last state's own value (as
@@ -41,22 +42,25 @@ class Settings:
     """A_high also on the switch block of turns that start a segment."""
     switch_on_kept: bool = False
     """Ours: A_switch also on the subgoal block of turns that keep."""
-    keep_penalty: float = 0.0
+    keep_penalty: Penalty = 0.0
     """Off the reward of every turn that keeps; published 0.3 and, for shops, 3.5."""
     keep_penalty_mode: Literal["fixed", "normalized"] = "fixed"
     """`fixed`: the whole penalty each time; `normalized`: over the number of turns."""
-    keep_consistency_penalty: float = 0.0
+    keep_consistency_penalty: Penalty = 0.0
     """Off a turn that keeps but writes another subgoal; published 0.3."""
     keep_consistency_requires_both: bool = True
     """Compare only where both turns have a subgoal."""
-    invalid_action_penalty: float = 0.0
+    invalid_action_penalty: Penalty = 0.0
     """Off a turn whose response is not in good form; published 0.1."""
-    refused_penalty: float = 0.0
+    refused_penalty: Penalty = 0.0
     """Ours: off a turn in good form whose action the environment refuses."""
-    switch_rate_floor: float = 0.0
+    switch_rate_floor: Share = 0.0
     """Share of later turns that should switch; below it the last turn pays."""
-    switch_rate_floor_coef: float = 0.0
+    switch_rate_floor_coef: NotNegative = 0.0
     """What the last turn pays for each unit of missing share; published 5."""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 def estimator(settings: Settings) -> Estimator:

@@ -4,12 +4,20 @@ Letters: N rows, C rows of the chunk, L tokens, R response tokens, H value heads
 """
 
 import dataclasses
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from hiper_jax.accept import (
+    Count,
+    NotNegative,
+    Positive,
+    Range,
+    Share,
+    check_fields,
+)
 from hiper_jax.act.stack import Batch
 from hiper_jax.loss import aggregate, kl_loss, policy_loss, value_loss
 from hiper_jax.networks.model import Model
@@ -22,26 +30,29 @@ MEAN_GAP = "sampler/log_prob_diff_mean"
 class Settings:
     """How an update learns from credit, whichever estimator gave it."""
 
-    clip_low: float = 0.2
+    clip_low: Share = 0.2
     """How far the policy ratio may fall below 1 before it is clipped."""
-    clip_high: float = 0.2
+    clip_high: NotNegative = 0.2
     """How far it may rise above 1."""
-    dual_clip: float = 3.0
+    dual_clip: Annotated[float, Range(1, above=True)] = 3.0
     """Bound on the loss of a token with a negative advantage, in advantages."""
-    value_clip: float = 0.5
+    value_clip: Positive = 0.5
     """How far a value may move from that at collection, in units of return."""
-    kl_coef: float = 0.01
+    kl_coef: NotNegative = 0.01
     """Weight of the KL term towards the reference; 0 leaves its pass out."""
     kl_estimator: Literal["k1", "abs", "k2", "k3"] = "k3"
     """Which estimate of the KL divergence."""
-    entropy_coef: float = 0.001
+    entropy_coef: NotNegative = 0.001
     """Weight of the entropy bonus."""
-    epochs: int = 1
+    epochs: Count = 1
     """Passes over the batch."""
-    minibatch: int = 256
+    minibatch: Count = 256
     """Turns of one optimizer step."""
-    chunk: int = 64
+    chunk: Count = 64
     """Turns fed at once; gradients of chunks add up."""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 class Targets(NamedTuple):
