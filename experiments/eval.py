@@ -4,8 +4,6 @@ import dataclasses
 import json
 import pathlib
 
-import jax
-
 from hiper_jax import workdir
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games as worlds
@@ -13,8 +11,8 @@ from hiper_jax.experiments import setup
 from hiper_jax.experiments.panel import evaluate
 from hiper_jax.experiments.recipes import presets
 from hiper_jax.experiments.report.tables import summary
-from hiper_jax.networks import assemble
-from hiper_jax.networks.agent import load_agent
+from hiper_jax.networks import assemble, placement
+from hiper_jax.networks.agent import load_agent, read_agent
 
 
 def examine(
@@ -55,7 +53,8 @@ def examine(
         record = json.loads((folder / "config.json").read_text())
         record.pop("provenance", None)
         config = configs.replaced(config, record)
-        agent, actor, step = newest(folder, config)
+        agent, state = newest(folder, config)
+        actor, step = assemble.policy(agent, state), int(state.step)
     elif (folder / "config.json").is_file():
         agent, actor, _ = load_agent(folder)
         step = 0
@@ -97,9 +96,13 @@ def examine(
 
 
 def newest(run: pathlib.Path, config: configs.Train):
-    """The agent of a run with the weights of its newest checkpoint."""
-    agent, actor, critic = setup.load_for(configs.start_of(config), config)
-    key = jax.random.key_data(jax.random.key(config.seed))
-    like = setup.build(config, agent).init_state(actor, critic, key)
-    state, _ = workdir.restore(run, like)
-    return agent, assemble.policy(agent, state), int(state.step)
+    """The agent of a run, and its newest state: of the arrays what sampling needs.
+
+    Neither critic nor optimizers are read; their leaves are shapes without arrays.
+    """
+    agent = read_agent(configs.start_of(config), **setup.agent_settings(config))
+    like = placement.abstract_state(agent, setup.build(config, agent).init)
+    # Adapters stand on the reference.
+    parts = ("step", "actor", "reference") if agent.rank else ("step", "actor")
+    state, _ = workdir.restore(run, like, only=parts)
+    return agent, state

@@ -73,16 +73,19 @@ def run_shapes(config: Train) -> Shapes:
 
 def load_for(directory, config: Train, mesh: Any = None) -> tuple[Agent, Any, Any]:
     """`load_agent` with the settings of a run."""
-    return load_agent(
-        directory,
-        mesh=mesh,
-        dtype=config.dtype,
-        remat=config.remat,
-        critic=config.critic,
-        trunk_gradient=config.trunk_gradient,
-        rank=config.lora_rank,
-        alpha=config.lora_alpha,
-    )
+    return load_agent(directory, mesh=mesh, **agent_settings(config))
+
+
+def agent_settings(config: Train) -> dict[str, Any]:
+    """What a run asks of its networks, see `load_agent`."""
+    return {
+        "dtype": config.dtype,
+        "remat": config.remat,
+        "critic": config.critic,
+        "trunk_gradient": config.trunk_gradient,
+        "rank": config.lora_rank,
+        "alpha": config.lora_alpha,
+    }
 
 
 def mesh_for(directory: pathlib.Path, config: Train) -> Any:

@@ -149,7 +149,7 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
                 episodes = progress.with_credit(episodes, turns)
                 timing = clock.stop(spent, episodes)
                 timing["programs"] = (
-                    functions.make_policy.programs() + functions.update._cache_size()
+                    functions.make_policy.programs() + functions.update.programs()
                 )
                 workdir.append_metrics(run.folder, step + 1, metrics, timing)
                 run.log(step + 1, metrics)

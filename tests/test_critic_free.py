@@ -76,7 +76,7 @@ def test_one_program_serves_every_batch_and_moves_the_actor():
     batch = batch_of(siblings())
     for _ in range(3):
         state, metrics, turns = update(state, batch)
-    assert update._cache_size() == 1
+    assert update.programs() == 1
     assert int(state.step) == 3 and set(turns) == {"turn"}
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), before, state.actor)
     assert max(jax.tree.leaves(moved)) > 1e-3

@@ -7,13 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hiper_jax.act.generate import (
-    bucket,
-    inverse_cdf,
-    make_generate,
-    pad_prompts,
-    respond,
-)
+from hiper_jax.act.buckets import bucket, pad_prompts
+from hiper_jax.act.draw import inverse_cdf
+from hiper_jax.act.generate import make_generate, respond
 from hiper_jax.lm import qwen, score
 from hiper_jax.lm import qwen_cache as cache
 from hiper_jax.lm.config import tiny

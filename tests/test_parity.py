@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hiper_jax.act.generate import make_generate, pad_prompts
+from hiper_jax.act.buckets import pad_prompts
+from hiper_jax.act.generate import make_generate
 from hiper_jax.lm import qwen, score, weights
 from hiper_jax.lm import qwen_cache as cache
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import filecmp
+import gc
 import json
 import os
 import pathlib
@@ -19,7 +20,7 @@ from hiper_jax.experiments import panel as evaluation
 from hiper_jax.experiments import progress as watch
 from hiper_jax.experiments import train as training
 from hiper_jax.experiments.config import Learn
-from hiper_jax.experiments.eval import examine
+from hiper_jax.experiments.eval import examine, newest
 from hiper_jax.experiments.train import train
 from hiper_jax.networks.agent import load_agent, save_agent
 
@@ -200,6 +201,21 @@ def test_eval_reads_the_newest_checkpoint(whole, tmp_path):
     after = json.loads((whole / "eval" / "after-valid_unseen.json").read_text())
     assert record["episodes"] == after["episodes"]
     assert record["step"] == 4
+
+
+def test_eval_allocates_the_actor_and_no_optimizer(setting, whole):
+    gc.collect()
+    before = {id(x) for x in jax.live_arrays()}
+    _, state = newest(whole, setting)
+    gc.collect()
+    fresh = [x for x in jax.live_arrays() if id(x) not in before]
+    assert {id(x) for x in fresh} == {
+        id(x) for x in (state.step, *jax.tree.leaves(state.actor))
+    }
+    assert int(state.step) == 4
+    for part in (state.critic, state.reference, state.actor_opt, state.critic_opt):
+        leaves = jax.tree.leaves(part)
+        assert leaves and all(type(x) is jax.ShapeDtypeStruct for x in leaves)
 
 
 def test_a_run_is_not_overwritten(setting, whole):

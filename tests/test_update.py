@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 import small
+from compilations import compilations
 
 from hiper_jax.act.stack import stack
 from hiper_jax.credit import hiper
@@ -51,10 +52,14 @@ def close(a, b, tolerance=2e-5):
 
 def test_one_trace_serves_batches_of_any_content():
     update, state = program()
-    for seed, sizes in enumerate([(5, 3, 6, 1), (2, 2, 2, 2), (6, 6, 1, 1)]):
-        state, metrics, _ = update(state, batch_of(small.episodes(seed, sizes)))
-        assert all(np.isfinite(v) for v in metrics.values()), metrics
-    assert update._cache_size() == 1
+    sizes = [(5, 3, 6, 1), (2, 2, 2, 2), (6, 6, 1, 1)]
+    batches = [batch_of(small.episodes(seed, s)) for seed, s in enumerate(sizes)]
+    with compilations() as compiled:
+        for batch in batches:
+            state, metrics, _ = update(state, batch)
+            assert all(np.isfinite(v) for v in metrics.values()), metrics
+    assert update.programs() == 1
+    assert len([name for name in compiled if name == "update"]) == 1
     assert int(state.step) == 3
 
 

@@ -203,6 +203,31 @@ def test_checkpoint_is_restored_onto_the_asked_for_sharding(tmp_path):
     np.testing.assert_array_equal(state["w"], np.arange(16.0))
 
 
+def test_a_part_is_restored_and_nothing_is_allocated_for_the_rest(tmp_path):
+    workdir.save(tmp_path, 1, _state(2.0), "beside")
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), _state(0.0))
+    before = {id(x) for x in jax.live_arrays()}
+    state, extra = workdir.restore(tmp_path, like, only=("layers", "key"))
+    fresh = [x for x in jax.live_arrays() if id(x) not in before]
+    assert sorted(x.shape for x in fresh) == [(2,), (3, 4)]
+    assert extra == "beside"
+    _same(
+        {k: state[k] for k in ("layers", "key")},
+        {k: _state(2.0)[k] for k in ("layers", "key")},
+    )
+    assert state["opt"] == like["opt"]
+    assert state["low.precision"] == like["low.precision"]
+
+
+def test_a_part_is_not_read_where_the_whole_would_not_fit(tmp_path):
+    workdir.save(tmp_path, 1, _state())
+    wider = _state() | {"opt": (jnp.int32(7), jnp.ones((1, 3)))}
+    with pytest.raises(ValueError, match=r"opt.1 is \(1, 2\) there and \(1, 3\) here"):
+        workdir.restore(tmp_path, wider, only=["layers"])
+    with pytest.raises(ValueError, match="no part 'layer'; choose key, layers, low"):
+        workdir.restore(tmp_path, _state(), only=["layer"])
+
+
 def test_newest_checkpoints_and_every_nth_are_kept(tmp_path):
     for step in (2, 3, 4, 5, 6):
         workdir.save(tmp_path, step, {"w": jnp.full(2, step)}, keep=2, keep_every=3)

@@ -350,4 +350,4 @@ def count_programs(iterations: int, slots: int = 32) -> tuple[int, int]:
         if step == 1:
             warm = compiled[0]
     jax.block_until_ready(state)
-    return generate.programs() + update._cache_size(), compiled[0] - warm
+    return generate.programs() + update.programs(), compiled[0] - warm

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from hiper_jax import lm
-from hiper_jax.act.generate import bucket
+from hiper_jax.act.buckets import bucket
 from hiper_jax.experiments.warmstart.demonstrations import Row
 
 

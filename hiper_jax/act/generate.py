@@ -3,93 +3,145 @@
 S rows, P prompt tokens, R new tokens at most, V vocabulary.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-Generate = Callable[..., tuple[Array, Array, Array]]
+from hiper_jax._programs import CountedJit
+from hiper_jax.act.buckets import pad_prompts
+from hiper_jax.act.draw import draw
 
 
-def bucket(size: int, buckets: Sequence[int]) -> int:
-    """Returns the smallest of the ascending `buckets` that holds `size`.
+class Sampling(NamedTuple):
+    """Where a generation stands; S rows, R new tokens at most."""
 
-    Raises:
-      ValueError: if none does.
-    """
-    for limit in buckets:
-        if size <= limit:
-            return limit
-    raise ValueError(
-        f"{size} is more than the largest bucket, {buckets[-1]}; add a larger bucket "
-        "or shorten the prompts."
-    )
+    step: Array  # [] int32, tokens drawn per row
+    done: Array  # [S] bool, the response has ended
+    count: Array  # [S] int32, tokens of each response
+    tokens: Array  # [R, S] int32
+    log_prob: Array  # [R, S] float32, nats
+    last: Array  # [S] int32, the tokens drawn last
 
 
-def pad_prompts(
-    prompts: Sequence[np.ndarray],
+def record(
+    state: Sampling,
+    logits: Array,
     *,
-    rows: Sequence[int],
-    tokens: Sequence[int],
-    pad_id: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Lays ragged prompts into an array whose shape is one of few.
+    keys: Array,
+    temperature: Array,
+    stops: np.ndarray,
+    pad_id: int,
+) -> Sampling:
+    """Draws from logits [S, V] and notes what was drawn; arguments as `sample`."""
+    step, done, count, tokens, log_prob, _ = state
+    token, score = draw(logits, step, keys, temperature)
+    token = jnp.where(done, pad_id, token)
+    score = jnp.where(done, 0.0, score)
+    tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, step, 0)
+    log_prob = jax.lax.dynamic_update_index_in_dim(log_prob, score, step, 0)
+    count = count + ~done
+    done = done | (token[:, None] == stops[None]).any(axis=1)
+    return Sampling(step + 1, done, count, tokens, log_prob, token)
+
+
+def sample(
+    params: Any,
+    prompts: Array,
+    lengths: Array,
+    key: Array,
+    temperature: Array,
+    row_ids: Array,
+    *,
+    prefill: Callable[..., tuple[Array, Any]],
+    decode_step: Callable[..., tuple[Array, Any]],
+    max_new: int,
+    stops: np.ndarray,
+    pad_id: int,
+) -> tuple[Array, Array, Array]:
+    """Samples a response per row.
 
     Args:
-      prompts: arrays [P_i] int32 of token ids, one per live row.
-      rows: ascending row counts that may be compiled for.
-      tokens: ascending prompt lengths that may be compiled for.
-      pad_id: what fills the right of a prompt, and unused rows.
+      params: what `prefill` and `decode_step` read.
+      prompts: [S, P] int32, padded on the right.
+      lengths: [S] int32; 0 marks a row not in use, which returns nothing.
+      key: one key for the call.
+      temperature: [] float32; 0 takes the likeliest token.
+      row_ids: [S] int32 names of the rows. A row's randomness comes from key, its id
+        and the place in the response only.
+      prefill, decode_step, max_new, pad_id: see `make_generate`.
+      stops: [any] int32 tokens that end a response.
 
     Returns:
-      [S, P] int32 and [S] int32 lengths, 0 on unused rows.
+      [S, R] int32 tokens, the end token included, then `pad_id`; [S, R] float32
+      log-probability of each, see `draw`, 0 after the end; [S] int32 tokens per
+      response.
     """
-    num_rows = bucket(len(prompts), rows)
-    width = bucket(max(map(len, prompts), default=0), tokens)
-    padded = np.full((num_rows, width), pad_id, np.int32)
-    lengths = np.zeros((num_rows,), np.int32)
-    for i, prompt in enumerate(prompts):
-        padded[i, : len(prompt)] = prompt
-        lengths[i] = len(prompt)
-    return padded, lengths
-
-
-def inverse_cdf(prob: Array, uniform: Array, *, block: int = 512) -> Array:
-    """Draws by inversion, one uniform number per row: first a block, then a token.
-
-        token = min { v : sum of prob up to and with v > uniform * total }
-
-    One number per row costs far less than the V of a Gumbel maximum, and sums over
-    blocks keep float32 exact enough at any V. An outcome of probability 0 is never
-    drawn; below 2^-23, the grain of the uniform, outcomes are rounded.
-
-    Args:
-      prob: [S, V] float32, not negative; need not sum to one.
-      uniform: [S] float32 in [0, 1).
-      block: outcomes per block.
-
-    Returns:
-      [S] int32 in [0, V).
-    """
-    rows, size = prob.shape
-    count = -(-size // block)
-    blocks = jnp.pad(prob, ((0, 0), (0, count * block - size)))
-    blocks = blocks.reshape(rows, count, block)
-    ends = jnp.cumsum(blocks.sum(axis=-1), axis=-1)
-    aim = uniform * ends[:, -1]
-    which = jnp.minimum((ends <= aim[:, None]).sum(axis=-1), count - 1)
-    inside = jnp.take_along_axis(blocks, which[:, None, None], axis=1)[:, 0]
-    before = jnp.take_along_axis(
-        jnp.pad(ends, ((0, 0), (1, 0))), which[:, None], axis=1
+    rows = prompts.shape[0]
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, row_ids)
+    note = functools.partial(
+        record, keys=keys, temperature=temperature, stops=stops, pad_id=pad_id
     )
-    steps = jnp.cumsum(inside, axis=-1)
-    # The block's own total bounds the aim: rounding must not step off its end.
-    aim = jnp.minimum(aim[:, None] - before, steps[:, -1:] * (1 - 2**-23))
-    place = (steps <= aim).sum(axis=-1)
-    return jnp.minimum(which * block + place, size - 1).astype(jnp.int32)
+    logits, cache = prefill(params, prompts, lengths, max_new)
+    begun = Sampling(
+        step=jnp.int32(0),
+        done=lengths == 0,
+        count=jnp.zeros((rows,), jnp.int32),
+        tokens=jnp.full((max_new, rows), pad_id, jnp.int32),
+        log_prob=jnp.zeros((max_new, rows), jnp.float32),
+        last=jnp.zeros((rows,), jnp.int32),
+    )
+    state, _ = jax.lax.while_loop(
+        functools.partial(_goes_on, max_new),
+        functools.partial(_advance, params, decode_step, note),
+        (note(begun, logits), cache),
+    )
+    return state.tokens.T, state.log_prob.T, state.count
+
+
+def _goes_on(max_new: int, carry: tuple[Sampling, Any]) -> Array:
+    state, _ = carry
+    return (state.step < max_new) & ~state.done.all()
+
+
+def _advance(params, decode_step, note, carry: tuple[Sampling, Any]):
+    state, cache = carry
+    logits, cache = decode_step(params, state.last, cache)
+    return note(state, logits), cache
+
+
+class Generate:
+    """`sample`, compiled: one program per shape (S, P); see `make_generate`."""
+
+    def __init__(self, function: Callable[..., tuple[Array, Array, Array]]):
+        self._sample = CountedJit(function)
+
+    def __call__(
+        self,
+        params: Any,
+        prompts: Any,
+        lengths: Any,
+        key: Array,
+        temperature: float = 1.0,
+        row_ids: Any = None,
+    ) -> tuple[Array, Array, Array]:
+        """See `sample`; rows are named by their place where they have no names."""
+        if row_ids is None:
+            row_ids = np.arange(len(lengths), dtype=np.int32)
+        temperature = np.float32(temperature)
+        return self._sample(params, prompts, lengths, key, temperature, row_ids)
+
+    def lower(self, *args: Any) -> Any:
+        """`sample` for arguments, or their shapes, see `jax.stages.Lowered`."""
+        return self._sample.lower(*args)
+
+    def programs(self) -> int:
+        """How many programs there are."""
+        return self._sample.programs()
 
 
 def make_generate(
@@ -100,7 +152,7 @@ def make_generate(
     eos_id: int | Sequence[int],
     pad_id: int = 0,
 ) -> Generate:
-    """Builds the compiled sampler; one program per shape (S, P).
+    """Builds the compiled sampler.
 
     Args:
       prefill: (params, tokens [S, P], lengths [S], room) -> (logits [S, V], cache).
@@ -108,94 +160,17 @@ def make_generate(
       max_new: R, tokens per response at most, the end token included.
       eos_id: the token, or tokens, that end a response.
       pad_id: what fills a response after its end.
-
-    Returns:
-      generate(params, prompts, lengths, key, temperature, row_ids=None), see `sample`
-      in its body for the shapes.
     """
-    stops = np.atleast_1d(np.asarray(eos_id, np.int32))
-
-    def sample(params, prompts, lengths, key, temperature, row_ids):
-        """Samples a response per row.
-
-        Args:
-          params: what `prefill` and `decode_step` read.
-          prompts: [S, P] int32, padded on the right.
-          lengths: [S] int32; 0 marks a row not in use, which returns nothing.
-          key: one key for the call.
-          temperature: [] float32; 0 takes the likeliest token.
-          row_ids: [S] int32 names of the rows. A row's randomness comes from key, its
-            id and the place in the response only.
-
-        Returns:
-          [S, R] int32 tokens, the end token included, then `pad_id`; [S, R] float32
-          log-probability of each under the distribution it was drawn from (under
-          temperature 1 where the temperature is 0), nats, 0 after the end; [S] int32
-          tokens per response.
-        """
-        rows = prompts.shape[0]
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, row_ids)
-
-        def draw(logits, step):
-            scaled = logits / jnp.where(temperature > 0, temperature, 1.0)
-
-            def at_random(scaled):
-                step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, step)
-                uniform = jax.vmap(jax.random.uniform)(step_keys)
-                return inverse_cdf(jax.nn.softmax(scaled, axis=-1), uniform)
-
-            def likeliest(scaled):
-                return jnp.argmax(scaled, axis=-1).astype(jnp.int32)
-
-            token = jax.lax.cond(temperature > 0, at_random, likeliest, scaled)
-            chosen = jnp.take_along_axis(scaled, token[:, None], axis=1)[:, 0]
-            return token, chosen - jax.nn.logsumexp(scaled, axis=-1)
-
-        def record(state, logits):
-            step, done, count, tokens, log_prob, _ = state
-            token, score = draw(logits, step)
-            token = jnp.where(done, pad_id, token)
-            score = jnp.where(done, 0.0, score)
-            tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, step, 0)
-            log_prob = jax.lax.dynamic_update_index_in_dim(log_prob, score, step, 0)
-            count = count + ~done
-            done = done | (token[:, None] == stops[None]).any(axis=1)
-            return step + 1, done, count, tokens, log_prob, token
-
-        def going(carry):
-            (step, done, *_), _ = carry
-            return (step < max_new) & ~done.all()
-
-        def advance(carry):
-            state, cache = carry
-            logits, cache = decode_step(params, state[-1], cache)
-            return record(state, logits), cache
-
-        logits, cache = prefill(params, prompts, lengths, max_new)
-        state = (
-            jnp.int32(0),
-            lengths == 0,
-            jnp.zeros((rows,), jnp.int32),
-            jnp.full((max_new, rows), pad_id, jnp.int32),
-            jnp.zeros((max_new, rows), jnp.float32),
-            jnp.zeros((rows,), jnp.int32),
+    return Generate(
+        functools.partial(
+            sample,
+            prefill=prefill,
+            decode_step=decode_step,
+            max_new=max_new,
+            stops=np.atleast_1d(np.asarray(eos_id, np.int32)),
+            pad_id=pad_id,
         )
-        state = record(state, logits)
-        state, _ = jax.lax.while_loop(going, advance, (state, cache))
-        _, _, count, tokens, log_prob, _ = state
-        return tokens.T, log_prob.T, count
-
-    compiled = jax.jit(sample)
-
-    def generate(params, prompts, lengths, key, temperature=1.0, row_ids=None):
-        if row_ids is None:
-            row_ids = np.arange(len(lengths), dtype=np.int32)
-        temperature = np.float32(temperature)
-        return compiled(params, prompts, lengths, key, temperature, row_ids)
-
-    generate.programs = compiled._cache_size
-    generate.lower = compiled.lower
-    return generate
+    )
 
 
 def respond(

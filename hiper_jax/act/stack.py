@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from flax import struct
 
+from hiper_jax.act.buckets import bucket
 from hiper_jax.act.episode import Episode
-from hiper_jax.act.generate import bucket
 from hiper_jax.act.spans import TokenMasks, subgoal_ids, token_masks
 
 

@@ -65,7 +65,33 @@ class Agent:
         }
 
 
-def load_agent(
+def load_agent(directory, **settings: Any) -> tuple[Agent, Any, Any]:
+    """Reads an actor, its tokenizer and its critic.
+
+    A directory without `critic/` gets a critic that starts from the actor's trunk;
+    so does every critic that is adapters on it.
+
+    Args:
+      directory: see the module's text.
+      **settings: see `read_agent`; weights are read straight to their places.
+
+    Returns:
+      The agent, the actor's weights and the critic's (None without a critic).
+
+    Raises:
+      FileNotFoundError, ValueError: something is missing or of another shape.
+    """
+    agent = read_agent(directory, **settings)
+    places = None
+    if agent.mesh is not None:
+        places = sharding.shardings(lm.abstract(agent.config), agent.mesh)
+    actor = weights.load(directory, agent.config, shardings=places)
+    if agent.critic == "none":
+        return agent, actor, None
+    return agent, actor, _load_critic(pathlib.Path(directory) / "critic", agent, actor)
+
+
+def read_agent(
     directory,
     *,
     mesh: Any = None,
@@ -75,20 +101,14 @@ def load_agent(
     trunk_gradient: float = 0.1,
     rank: int = 0,
     alpha: float = 16.0,
-) -> tuple[Agent, Any, Any]:
-    """Reads an actor, its tokenizer and its critic.
-
-    A directory without `critic/` gets a critic that starts from the actor's trunk;
-    so does every critic that is adapters on it.
+) -> Agent:
+    """Reads all of an agent but its weights.
 
     Args:
       directory: see the module's text.
-      mesh: weights are read straight to their places on it; None: one device.
+      mesh: where weights and rows lie; None: on one device.
       dtype: of what is computed; weights are float32.
       remat, critic, trunk_gradient, rank, alpha: see `Agent`.
-
-    Returns:
-      The agent, the actor's weights and the critic's (None without a critic).
 
     Raises:
       FileNotFoundError, ValueError: something is missing or of another shape.
@@ -101,13 +121,9 @@ def load_agent(
             f"{directory}: the tokenizer knows {codec.vocab_size} tokens, the model "
             f"{config.vocab_size}; use the tokenizer that the model was trained with"
         )
-    source = directory / "critic"
-    whole = critic == "separate" and not rank  # else the critic is read as heads only
-    own = whole and source.is_dir() and weights.owns_trunk(source)
-    critic_config = weights.read_config(source, dtype=dtype) if own else config
     agent = Agent(
         config,
-        critic_config,
+        config,
         codec,
         piece_table(codec.tokenizer),
         mesh=mesh,
@@ -117,22 +133,28 @@ def load_agent(
         rank=rank,
         alpha=alpha,
     )
-    places = None
-    if mesh is not None:
-        places = sharding.shardings(lm.abstract(config), mesh)
-    actor = weights.load(directory, config, shardings=places)
-    if critic == "none":
-        return agent, actor, None
-    return agent, actor, _load_critic(source, agent, actor, own=own, whole=whole)
+    if not _has_own_trunk(directory / "critic", agent):
+        return agent
+    of_critic = weights.read_config(directory / "critic", dtype=dtype)
+    return dataclasses.replace(agent, critic_config=of_critic)
 
 
-def _load_critic(source: pathlib.Path, agent: Agent, actor, *, own: bool, whole: bool):
+def _whole_critic(agent: Agent) -> bool:
+    """Whether the critic is a network; else it is read as heads only."""
+    return agent.critic == "separate" and not agent.rank
+
+
+def _has_own_trunk(source: pathlib.Path, agent: Agent) -> bool:
+    return _whole_critic(agent) and source.is_dir() and weights.owns_trunk(source)
+
+
+def _load_critic(source: pathlib.Path, agent: Agent, actor):
     """The critic's weights: its own, or heads, on a copy of the actor's trunk."""
     places = None
     if agent.mesh is not None:
         tree = heads.abstract(agent.critic_config)
         places = sharding.shardings(tree, agent.mesh)
-    if own:
+    if _has_own_trunk(source, agent):
         return weights.load_critic(source, agent.critic_config, shardings=places)
     if places:
         places = {k: v for k, v in places.items() if k != "trunk"}
@@ -143,7 +165,7 @@ def _load_critic(source: pathlib.Path, agent: Agent, actor, *, own: bool, whole:
     else:
         critic = heads.init(agent.config, jax.random.key(0), trunk=False)
         critic = jax.device_put(critic, places or jax.devices()[0])
-    if whole:
+    if _whole_critic(agent):
         trunk = {k: v for k, v in actor.items() if k != "head"}
         critic["trunk"] = jax.tree.map(jax.numpy.copy, trunk)
     return critic

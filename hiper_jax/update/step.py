@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
+from hiper_jax._programs import CountedJit
 from hiper_jax.act.stack import Batch
 from hiper_jax.credit.estimator import Credit, Estimator
 from hiper_jax.networks.model import Model
@@ -326,4 +327,4 @@ def compile_update(update: Update, donate: bool = True, places: Any = None):
       places: shardings of (state, metrics, turns) on a mesh; None: one device.
     """
     donated = (0,) if donate else ()
-    return jax.jit(update, donate_argnums=donated, out_shardings=places)
+    return CountedJit(update, donate_argnums=donated, out_shardings=places)

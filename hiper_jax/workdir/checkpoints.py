@@ -1,0 +1,200 @@
+"""TrainState <-> Orbax checkpoints: whole, exact, onto any placement."""
+
+import contextlib
+import logging
+import os
+import pathlib
+import shutil
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax
+
+from hiper_jax.workdir.atomic import PARTIAL, guarded
+
+
+def save(
+    run,
+    step: int,
+    state: Any,
+    extra: Any = None,
+    *,
+    keep: int = 2,
+    keep_every: int = 0,
+) -> None:
+    """Writes a checkpoint, then removes all but the `keep` newest.
+
+    Args:
+      run: the run's folder.
+      step: updates done; saving a step again replaces it.
+      state: a pytree of arrays.
+      extra: anything that JSON holds.
+      keep: checkpoints kept; 0 keeps all.
+      keep_every: steps that are multiples of it stay as well; 0 for none.
+
+    Raises:
+      OSError: the disk is full; older checkpoints stay as they were.
+    """
+    root = pathlib.Path(run).resolve() / "checkpoints"
+    root.mkdir(parents=True, exist_ok=True)
+    partial, final = root / f"{step:08d}{PARTIAL}", root / f"{step:08d}"
+    _sweep(root)
+    try:
+        with guarded(root), _orbax() as ocp:
+            ocp.save_checkpointables(
+                partial, {"state": _leaves(state), "extra": {"json": extra}}
+            )
+    except BaseException:
+        _sweep(root)
+        raise
+    _remove(final)
+    os.replace(partial, final)
+    for old in _steps(run)[:-keep] if keep else ():
+        if not keep_every or old % keep_every:
+            _remove(root / f"{old:08d}")
+
+
+def latest_step(run) -> int | None:
+    """The newest whole checkpoint's step, or None."""
+    return max(_steps(run), default=None)
+
+
+def restore(
+    run,
+    like: Any,
+    step: int | None = None,
+    *,
+    only: Collection[str] | None = None,
+) -> tuple[Any, Any]:
+    """Reads a checkpoint, or parts of it, into the shape, dtype and sharding of `like`.
+
+    Args:
+      run: the run's folder.
+      like: a pytree of arrays as saved, or of their `jax.ShapeDtypeStruct`s; one
+        without a sharding goes to the first device.
+      step: which; None is the newest.
+      only: the parts to read, such as "actor"; nothing is read or allocated for the
+        others, whose leaves stay those of `like`. None: all.
+
+    Returns:
+      The state and what was saved beside it.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint.
+      ValueError: it holds other names or shapes, or cannot be read; or `like` has no
+        such part.
+    """
+    step = latest_step(run) if step is None else step
+    if step not in _steps(run):
+        raise FileNotFoundError(
+            f"{run} holds no checkpoint{'' if step is None else f' of step {step}'}; "
+            f"it has {_steps(run) or 'none'}"
+        )
+    path = pathlib.Path(run).resolve() / "checkpoints" / f"{step:08d}"
+    want = _leaves(like)
+    with _readable(path), _orbax() as ocp:
+        have = ocp.checkpointables_metadata(path).metadata["state"]
+    _check_shapes(path, want, have)
+    first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {
+        name: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=getattr(leaf, "sharding", None) or first
+        )
+        for name, leaf in _parts(want, only).items()
+    }
+    with _readable(path), _orbax() as ocp:
+        # One by one: where one fails, Orbax warns of the other.
+        extra = ocp.load_checkpointables(path, {"extra": None})["extra"]["json"]
+        state = ocp.load_checkpointables(path, {"state": abstract})["state"]
+    leaves = [state.get(name, leaf) for name, leaf in want.items()]
+    return jax.tree.structure(like).unflatten(leaves), extra
+
+
+def _check_shapes(path, want: Mapping[str, Any], have: Mapping[str, Any]) -> None:
+    """Raises ValueError where names or shapes differ."""
+    for name in [*want, *(n for n in have if n not in want)]:
+        mine = tuple(want[name].shape) if name in want else "nothing"
+        saved = tuple(have[name].shape) if name in have else "nothing"
+        if mine != saved:
+            raise ValueError(
+                f"{path} does not fit these settings: {name} is {saved} there and "
+                f"{mine} here; use the model and settings the run was started with"
+            )
+
+
+def _parts(leaves: dict[str, Any], only: Collection[str] | None) -> dict[str, Any]:
+    """The leaves whose names begin with one of the parts."""
+    if only is None:
+        return leaves
+    known = {name.split(".")[0] for name in leaves}
+    if strange := sorted(set(only) - known):
+        raise ValueError(
+            f"the state has no part {strange[0]!r}; choose {', '.join(sorted(known))}"
+        )
+    return {k: leaf for k, leaf in leaves.items() if k.split(".")[0] in only}
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    """A flat mapping from path to array (or abstract array), in the tree's order."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): (
+            leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.numpy.asarray(leaf)
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+@contextlib.contextmanager
+def _orbax():
+    """Orbax, silent, with `extra` as plain JSON; reads what is asked for only.
+
+    Left to itself it writes JSON as arrays, which loses None and large integers, and
+    logs the traceback of each of its threads when the disk is full.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    context.checkpointables.registry = ocp.handlers.local_registry()
+    context.checkpointables.registry.add(
+        ocp.handlers.JsonHandler, checkpointable_name="extra"
+    )
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with context:
+            yield ocp
+    finally:
+        log.setLevel(level)
+
+
+@contextlib.contextmanager
+def _readable(path):
+    """Says in one line that a checkpoint is damaged."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}); remove that folder to go on "
+            "from the checkpoint before it"
+        ) from error
+
+
+def _remove(folder: pathlib.Path) -> None:
+    """Removes a checkpoint; killed halfway, it leaves nothing that looks like one."""
+    if folder.exists():
+        gone = folder.with_name(f"{folder.name}.old{PARTIAL}")
+        os.replace(folder, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def _sweep(root: pathlib.Path) -> None:
+    """Removes what a killed or failed write left; Orbax appends to our name."""
+    for leftover in root.glob(f"*{PARTIAL}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _steps(run) -> list[int]:
+    root = pathlib.Path(run) / "checkpoints"
+    return sorted(int(p.name) for p in root.glob("*") if p.name.isdigit())
