@@ -18,6 +18,7 @@ from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import panel as evaluation
 from hiper_jax.experiments import progress as watch
+from hiper_jax.experiments import setup
 from hiper_jax.experiments import train as training
 from hiper_jax.experiments.config import Learn
 from hiper_jax.experiments.eval import examine, newest
@@ -178,12 +179,12 @@ def test_the_critic_can_learn_first(setting):
     config = dataclasses.replace(
         setting, critic_first=2, lr_warmup=2, lr_end=0.5, num_updates=10
     )
-    steps = [float(training.schedule_of(config)(step)) for step in range(10)]
+    steps = [float(setup.schedule_of(config)(step)) for step in range(10)]
     assert steps[:2] == [0.0, 0.0] and steps[2] > 0
     np.testing.assert_allclose(steps[2:4], [0.5 * 0.9, 0.85])
-    plain = training.schedule_of(dataclasses.replace(config, critic_first=0))
+    plain = setup.schedule_of(dataclasses.replace(config, critic_first=0))
     np.testing.assert_allclose(float(plain(0)), 0.5)
-    plain = training.schedule_of(setting)  # neither: constant
+    plain = setup.schedule_of(setting)  # neither: constant
     np.testing.assert_allclose([float(plain(s)) for s in (0, 3)], 1.0)
 
 

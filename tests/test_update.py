@@ -59,7 +59,7 @@ def test_one_trace_serves_batches_of_any_content():
             state, metrics, _ = update(state, batch)
             assert all(np.isfinite(v) for v in metrics.values()), metrics
     assert update.programs() == 1
-    assert len([name for name in compiled if name == "update"]) == 1
+    assert len([name for name in compiled if "update" in name]) == 1
     assert int(state.step) == 3
 
 
