@@ -134,6 +134,18 @@ class Command(NamedTuple):
     run: Callable[[Any, Say], Any]  # (settings, say): does it
 
 
+def _accept(settings: WorldSettings) -> None:
+    del settings
+
+
+def _in_no_folder(settings: WorldSettings, say: Say) -> None:
+    del settings, say
+
+
+def _not_mine(word: str, more: Sequence[str]) -> None:
+    del word, more
+
+
 class World(NamedTuple):
     """All that is particular to one world. S is its class of settings.
 
@@ -150,10 +162,10 @@ class World(NamedTuple):
     settings: type[WorldSettings] = WorldSettings
     # Raises ValueError, FileNotFoundError or ImportError, in one line that says what
     # to do, if the settings cannot work; called before anything expensive.
-    check: Callable[[Any], Any] = lambda settings: None
+    check: Callable[[Any], Any] = _accept
     # (S, say) -> the folder of the tasks, which are made there if need be, or None
     # where they lie in no folder of the run's.
-    prepare: Callable[[Any, Say], pathlib.Path | None] = lambda settings, say: None
+    prepare: Callable[[Any, Say], pathlib.Path | None] = _in_no_folder
     # The training split, and the splits that a run is examined on.
     splits: Splits = Splits()
     # The name of a wording -> what writes a prompt so.
@@ -173,9 +185,7 @@ class World(NamedTuple):
     commands: Mapping[str, Command] = {}
     # (a word, more words) -> the environment and the task they mean, for `hiper play`;
     # None: the words mean nothing here.
-    player: Callable[[str, Sequence[str]], tuple[Env, str] | None] = lambda word, more: (
-        None
-    )
+    player: Callable[[str, Sequence[str]], tuple[Env, str] | None] = _not_mine
     # Distributions whose versions belong into a run's record.
     packages: Sequence[str] = ()
 
