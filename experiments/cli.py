@@ -26,40 +26,6 @@ usage: hiper COMMAND [flags]        hiper COMMAND --help explains every flag
 
 
 @dataclasses.dataclass(frozen=True)
-class GamesMake:
-    """Makes games in ALFWorld's own on-disk format."""
-
-    out: str
-    """Folder to make; usable as ALFWORLD_DATA."""
-    train: int = 100
-    """Games to train on."""
-    seen: int = 20
-    """Games in rooms that training has seen."""
-    unseen: int = 50
-    """Games in rooms that training has not seen."""
-    seed: int = 0
-    """Of everything random."""
-    receptacles: tuple[int, int] = (6, 12)
-    """Fewest and most receptacles in a room."""
-    objects: tuple[int, int] = (6, 12)
-    """Fewest and most objects in a room."""
-    workers: int = 2
-    """Processes that prove games solvable."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ShopMake:
-    """Makes a shop in WebShop's own file formats."""
-
-    out: str
-    """Folder to make."""
-    products: int = 1000
-    """Products on sale."""
-    seed: int = 0
-    """Of everything random."""
-
-
-@dataclasses.dataclass(frozen=True)
 class Eval:
     """Plays a fixed panel of games, each once."""
 
@@ -136,29 +102,29 @@ def _train(argv: list[str]) -> None:
 
 
 def _warmstart(argv: list[str]) -> None:
+    from hiper_jax.act.envs.world import DEFAULT
     from hiper_jax.experiments.warmstart.warmstart import WarmStart, start, warmstart
 
-    world = "alfworld"
+    world = DEFAULT
     if argv and not argv[0].startswith("-"):
         world, argv = argv[0], argv[1:]
     warmstart(_flags(WarmStart, argv, f"hiper warmstart {world}", start(world)))
 
 
-def _games_make(argv: list[str]) -> None:
-    config = _flags(GamesMake, argv, "hiper games make")
-    from hiper_jax.experiments import games as worlds
+def _of_world(name: str) -> Callable[[list[str]], Any]:
+    """Runs a command that some world offers."""
 
-    settings = dataclasses.asdict(config)
-    counts = worlds.make(settings.pop("out"), **settings)
-    for split, number in counts.items():
-        print(f"{split}: {number} games")
+    def run(argv: list[str]) -> None:
+        command = _world_commands()[name]
+        command.run(_flags(command.settings, argv, f"hiper {name}"), print)
+
+    return run
 
 
-def _shop_make(argv: list[str]) -> None:
-    config = _flags(ShopMake, argv, "hiper shop make")
-    from hiper_jax.act.envs.worlds.webshop.make import make_shop
+def _world_commands():
+    from hiper_jax.act.envs.world import WORLDS, load_world
 
-    print(make_shop(config.out, products=config.products, seed=config.seed))
+    return {k: v for name in WORLDS for k, v in load_world(name).commands.items()}
 
 
 def _eval(argv: list[str]) -> None:
@@ -173,33 +139,9 @@ def _play(argv: list[str]) -> None:
     game, argv = _word(
         argv, "play", "a game: a game.tw-pddl file or its folder, or a shop's folder"
     )
-    path = pathlib.Path(game)
-    if any(path.glob("items_shuffle*.json")):
-        _play_shop(path, argv)
-        return
-    if path.is_dir():
-        found = sorted(path.glob("**/game.tw-pddl"))
-        if not found:
-            raise FileNotFoundError(f"there is no game.tw-pddl in {path}")
-        path = found[0]
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no game {path}; make some with `hiper games make --out games`"
-        )
-    from hiper_jax.act.envs.worlds.alfworld.world import AlfWorld
-    from hiper_jax.experiments.play import play
+    from hiper_jax.experiments.play import find, play
 
-    play(AlfWorld(max_turns=50), str(path))
-
-
-def _play_shop(folder: pathlib.Path, argv: list[str]) -> None:
-    from hiper_jax.act.envs.worlds import webshop
-    from hiper_jax.act.envs.worlds.webshop.splits import list_goals
-    from hiper_jax.experiments.play import play
-
-    shop = webshop.load(folder)
-    goal = argv[0] if argv else list_goals(shop, "valid").games[0]
-    play(webshop.WebShop(shop), goal)
+    play(*find([game, *argv]))
 
 
 def _report(argv: list[str]) -> None:
@@ -283,8 +225,8 @@ COMMANDS: dict[str, Callable[[list[str]], Any]] = {
     "eval": _eval,
     "play": _play,
     "report": _report,
-    "games make": _games_make,
-    "shop make": _shop_make,
+    "games make": _of_world("games make"),
+    "shop make": _of_world("shop make"),
     "models import": _models_import,
     "warmstart": _warmstart,
     "bench": _bench,

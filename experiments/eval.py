@@ -52,6 +52,7 @@ def examine(
     if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
         record = json.loads((folder / "config.json").read_text())
         record.pop("provenance", None)
+        record["world"] = worlds.recorded(record["world"])
         config = configs.replaced(config, record)
         agent, state = newest(folder, config)
         actor, step = assemble.policy(agent, state), int(state.step)
@@ -66,8 +67,9 @@ def examine(
     world = dataclasses.replace(config.world, data=data or config.world.data)
     worlds.check_data(world)
     split = split or next(iter(worlds.panels(world, 1, 1)))
-    listed = worlds.manifest(world, worlds.games_folder(world), split)
-    games = worlds.spread(listed.games, episodes or len(listed.games))
+    worlds.games_folder(world)
+    listed = worlds.manifest(world, split)
+    games = worlds.evenly_spaced(listed.ids, episodes or len(listed.ids))
     shapes = setup.run_shapes(
         dataclasses.replace(config, world=world, episodes=1, slots=slots)
     )

@@ -7,12 +7,43 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hiper_jax.act.envs.env import Env, accepts
+from hiper_jax.act.envs.world import WORLDS, load_world, settings_for
 
 HELP = """\
 Type the number of an action, or the action itself (its beginning will do).
   enter   lists the actions again
   help    shows this
   quit    ends the game; so do Ctrl-D and Ctrl-C"""
+
+
+def find(words: Sequence[str]) -> tuple[Env, str]:
+    """What `hiper play WORDS` means: an environment and one of its tasks.
+
+    Args:
+      words: a file or a folder that some world knows, and what that world takes
+        besides; or a world, as `load_world` takes it, and optionally a task's id.
+
+    Raises:
+      ValueError, FileNotFoundError: they mean nothing; one line says what would do.
+    """
+    word, *more = words
+    for name in WORLDS:
+        found = load_world(name).player(word, more)
+        if found is not None:
+            return found
+    if word not in WORLDS and ":" not in word:
+        commands = [f"hiper {c}" for name in WORLDS for c in load_world(name).commands]
+        raise FileNotFoundError(
+            f"there is no game {word}; make some with {' or '.join(commands)}, or name "
+            f"a world: {', '.join(WORLDS)} or my_module:WORLD"
+        )
+    settings = settings_for(word)
+    world = load_world(word)
+    world.check(settings)
+    split = next(iter(world.splits.panels))
+    return world.make_env(settings)(), more[0] if more else (
+        world.tasks(settings, split).ids[0]
+    )
 
 
 def play(

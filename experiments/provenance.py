@@ -4,6 +4,7 @@ import importlib.metadata
 import pathlib
 import platform
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 PACKAGES = (
@@ -13,15 +14,19 @@ PACKAGES = (
     "flax",
     "optax",
     "numpy",
-    "textworld",
-    "alfworld",
 )
 
 
-def provenance(name: str, seed: int) -> dict[str, Any]:
-    """The facts a reader needs to make the result again."""
+def provenance(name: str, seed: int, packages: Sequence[str] = ()) -> dict[str, Any]:
+    """The facts a reader needs to make the result again.
+
+    Args:
+      name: of the preset.
+      seed: of the run.
+      packages: distributions that count besides those that every run uses.
+    """
     versions = {}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *packages):
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hiper_jax.act.envs.world import load_world
 from hiper_jax.act.episode import Episode
-from hiper_jax.act.rollout import Reader
+from hiper_jax.act.rollout import Reader, make_reader
 from hiper_jax.act.stack import Batch, stack
 from hiper_jax.credit import hiper
 from hiper_jax.credit.estimator import Estimator
@@ -102,12 +103,12 @@ def mesh_for(directory: pathlib.Path, config: Train) -> Any:
 
 def reader_of(agent: Agent, reading: Reading, environment: str) -> Reader:
     """How this agent's prompts are written and its responses read."""
-    return Reader(
-        codec=agent.codec,
+    return make_reader(
+        load_world(environment),
+        agent.codec,
         style=reading.style,
         max_prompt=reading.max_prompt,
         history_length=reading.history_length,
-        environment=environment,
         mode=reading.mode,
         keep_copies=reading.keep_copies,
     )

@@ -108,14 +108,14 @@ def prepare(config: configs.Train, name: str) -> tuple[Run, TrainState]:
 
 def lists_of(config: configs.Train):
     """The games to train on, and of each split to examine: games and its hash."""
-    folder = games.games_folder(config.world)
-    train_games = games.manifest(config.world, folder, "train").games
+    games.games_folder(config.world)
+    train_games = games.training_manifest(config.world).ids
     panels = {}
     for split, number in games.panels(
         config.world, config.eval_episodes, config.eval_seen_episodes
     ).items():
-        listed = games.manifest(config.world, folder, split)
-        chosen = games.spread(listed.games, number)
+        listed = games.manifest(config.world, split)
+        chosen = games.evenly_spaced(listed.ids, number)
         panels[split] = chosen, listed.hash
         if leaked := len(set(chosen) & set(train_games)):
             print(f"note: {leaked} of {len(chosen)} {split} games are trained on too")
@@ -245,5 +245,6 @@ def claim(run: Run) -> None:
     """Opens a fresh run's folder, once nothing in its settings can fail any more."""
     run.folder.mkdir(parents=True, exist_ok=True)
     record = dataclasses.asdict(run.config)
-    record["provenance"] = provenance(run.name, run.config.seed)
+    packages = games.packages(run.config.world)
+    record["provenance"] = provenance(run.name, run.config.seed, packages)
     workdir.write_json(run.folder / "config.json", record)

@@ -10,6 +10,7 @@ import numpy as np
 
 from hiper_jax import lm
 from hiper_jax.act.codec import load_codec
+from hiper_jax.act.envs.worlds.alfworld.lesson import PHRASES
 from hiper_jax.act.episode import Episode, Turn
 from hiper_jax.act.pieces import piece_table
 from hiper_jax.credit import hiper
@@ -37,7 +38,7 @@ def codec():
         "task: find the book\nnow: You see a bed 1, and a desk 2.\ncan: look\n"
     )
     with tempfile.TemporaryDirectory() as folder:
-        train_tokenizer(lines, folder, vocab_size=340)
+        train_tokenizer(lines, folder, vocab_size=340, phrases=PHRASES)
         return load_codec(pathlib.Path(folder))
 
 

@@ -28,8 +28,10 @@ def test_published_readings():
     "old, new",
     [
         ('Reply(action, "", switch, False)', 'Reply(action, "", switch, True)'),
-        ('"None" if webshop else action[-30:]', '"None"'),
-        ('"webshop": 20', '"webshop": 30'),
+        ("action[-30:] if left is None else left", '"None"'),
+        ("action[-30:] if left is None else left", "action[-30:]"),
+        ("tail=world.tail", "tail=30"),
+        ('Reply(action, "", published.switch, False)', 'Reply(action, "", "", False)'),
         ('_first_block(text.lower(), "action")', '_first_block(text, "action")'),
         (
             "subgoal.strip(), switch, not _CJK.search(text)",
@@ -85,7 +87,7 @@ def test_corrected_reading(text, wanted):
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match="environment must be one of"):
+    with pytest.raises(ValueError, match="no world 'chess'; choose one of alfworld"):
         read_response("", environment="chess")
     with pytest.raises(ValueError, match="mode must be"):
         read_response("", mode="strict")

@@ -11,6 +11,7 @@ import pytest
 import small
 from test_cli import fails
 
+from hiper_jax.act.envs.world import DEFAULT, settings_for
 from hiper_jax.act.stack import stack
 from hiper_jax.experiments import cli as main
 from hiper_jax.experiments import config as configs
@@ -50,7 +51,7 @@ def test_published_shapes_have_their_published_sizes(name, billions):
 
 def run_of(**changes):
     base = configs.Train(
-        world=configs.World(max_turns=7),
+        world=settings_for(DEFAULT, max_turns=7),
         reading=configs.Reading(max_prompt=896, max_response=128),
         episodes=8,
         slots=16,

@@ -2,8 +2,10 @@
 
 import pytest
 
+from hiper_jax.act.envs.world import load_world
 from hiper_jax.act.prompt import build_prompt, fit_prompt
 
+FULL = load_world("alfworld").templates["full"]
 HISTORY = [("You see a bed 1.", "go to bed 1"), ("A book 1.", "take book 1 from bed 1")]
 ACTIONS = ["help", "look", "go to bed 1", "go to desk 2"]
 
@@ -45,14 +47,23 @@ def test_a_prompt_always_fits_history_first_then_observation(limit):
         return [ord(c) for c in text.split(" ")[0][:1]] * len(text.split())
 
     fitted = fit_prompt(
-        encode, limit, "task", HISTORY * 4, "word " * 60, "plan", ACTIONS * 5
+        encode,
+        limit,
+        "task",
+        HISTORY * 4,
+        "word " * 60,
+        "plan",
+        ACTIONS * 5,
+        template=FULL,
     )
     assert len(fitted.ids) <= limit
     assert fitted.shortened
 
 
 def test_a_prompt_that_fits_is_left_alone():
-    fitted = fit_prompt(list, 10_000, "task", HISTORY, "seen", "plan", ACTIONS)
+    fitted = fit_prompt(
+        list, 10_000, "task", HISTORY, "seen", "plan", ACTIONS, template=FULL
+    )
     assert not fitted.shortened
     assert fitted.text == build_prompt("task", HISTORY, "seen", "plan", ACTIONS)
 
@@ -60,7 +71,14 @@ def test_a_prompt_that_fits_is_left_alone():
 def test_history_goes_before_the_observation():
     whole = build_prompt("task", HISTORY, "the observation", "plan", ACTIONS)
     fitted = fit_prompt(
-        list, len(whole) - 5, "task", HISTORY, "the observation", "plan", ACTIONS
+        list,
+        len(whole) - 5,
+        "task",
+        HISTORY,
+        "the observation",
+        "plan",
+        ACTIONS,
+        template=FULL,
     )
     assert "the observation" in fitted.text
     assert "You see a bed 1." not in fitted.text

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import small
 
-from hiper_jax.act.rollout import Reader, Sampled, rollout
+from hiper_jax.act.envs.world import load_world
+from hiper_jax.act.rollout import Sampled, make_reader, rollout
 
 
 class Counting:
@@ -43,7 +44,9 @@ class Counting:
         }
 
 
-READER = Reader(small.codec(), "terse", 200, 2, "alfworld", "corrected")
+READER = make_reader(
+    load_world("alfworld"), small.codec(), style="terse", max_prompt=200
+)
 
 
 def sampler(seen, text=None):

@@ -14,6 +14,7 @@ import pytest
 import small
 
 from hiper_jax import workdir
+from hiper_jax.act.envs.worlds import alfworld
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import panel as evaluation
@@ -30,7 +31,7 @@ from hiper_jax.networks.agent import load_agent, save_agent
 def setting(tmp_path_factory):
     """Real games, and a tiny random agent on disk."""
     folder = tmp_path_factory.mktemp("world")
-    worlds.make(
+    alfworld.make(
         folder / "games",
         train=12,
         seen=2,
@@ -53,7 +54,9 @@ def setting(tmp_path_factory):
     save_agent(folder / "model", agent, actor, critic, tokenizer=source)
     return configs.Train(
         model=str(folder / "model"),
-        world=configs.World(data=str(folder / "games"), max_turns=3, workers=1),
+        world=alfworld.AlfWorldSettings(
+            data=str(folder / "games"), max_turns=3, workers=1
+        ),
         reading=configs.Reading(max_prompt=220, max_response=12),
         learn=Learn(minibatch=8, chunk=4),
         num_updates=4,

@@ -9,16 +9,18 @@ import pytest
 import small
 
 from hiper_jax import lm
+from hiper_jax.act.envs.world import load_world
+from hiper_jax.act.envs.worlds.alfworld import AlfWorldSettings, lesson
+from hiper_jax.act.envs.worlds.alfworld.world import AlfWorld
 from hiper_jax.act.format import read_response
 from hiper_jax.experiments import games as worlds
-from hiper_jax.experiments.config import World
 from hiper_jax.experiments.warmstart import demonstrations
 from hiper_jax.experiments.warmstart.demonstrations import Row
 from hiper_jax.experiments.warmstart.imitate import imitate
 from hiper_jax.experiments.warmstart.warmstart import WarmStart, warmstart
 from hiper_jax.networks.agent import load_agent
 
-WORLD = World(
+WORLD = AlfWorldSettings(
     train=6,
     seen=0,
     unseen=2,
@@ -59,7 +61,7 @@ def test_a_warm_start_can_be_loaded_and_fits_in_eight_megabytes(made):
 
 
 def games_of(world, split):
-    return worlds.manifest(world, worlds.games_folder(world), split).games
+    return worlds.manifest(world, split).ids
 
 
 def test_a_critic_deeper_than_its_actor_is_refused(made, tmp_path):
@@ -88,7 +90,14 @@ def test_a_demonstration_reads_back_as_the_experts_move(made):
     (demo,) = demonstrations.play(games[:1], world, noise=0.3, seed=0, workers=1)
     rng = random.Random(0)
     said = list(
-        demonstrations.texts(demo, style="terse", mistakes=0.0, haste=0.0, rng=rng)
+        demonstrations.texts(
+            demo,
+            load_world("alfworld"),
+            style="terse",
+            mistakes=0.0,
+            haste=0.0,
+            rng=rng,
+        )
     )
     assert len(said) == len(demo.steps)
     subgoal = ""
@@ -123,7 +132,12 @@ def test_a_player_in_haste_passes_by_what_it_should_take(made):
     passed = 0
     for demo in demonstrations.play(games, world, noise=0.0, seed=0, workers=1):
         said = demonstrations.texts(
-            demo, style="terse", mistakes=0.0, haste=1.0, rng=random.Random(0)
+            demo,
+            load_world("alfworld"),
+            style="terse",
+            mistakes=0.0,
+            haste=1.0,
+            rng=random.Random(0),
         )
         places = [
             action.removeprefix("go to ")
@@ -155,7 +169,8 @@ def test_unseen_rooms_are_left_out_of_practice(made):
     config, _ = made
     unseen = games_of(config.world, "valid_unseen")
     train = games_of(config.world, "train")
-    assert not set(demonstrations.layouts(unseen)) & set(demonstrations.layouts(train))
+    env = AlfWorld()
+    assert not set(lesson.layouts(env, unseen)) & set(lesson.layouts(env, train))
 
 
 def test_imitation_learns_a_rule():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hiper_jax.act.envs.worlds import webshop
-from hiper_jax.act.envs.worlds.webshop import analyzer, files, goals, porter, search
+from hiper_jax.act.envs.worlds.webshop import files, goals, porter, scanner, search
 from hiper_jax.act.envs.worlds.webshop import shelf as store
 from hiper_jax.act.envs.worlds.webshop.make import make_shop
 from hiper_jax.act.envs.worlds.webshop.splits import leak, list_goals
@@ -56,12 +56,12 @@ def slow_bm25(texts, words, k1=0.9, b=0.4):
 
 def test_search_is_bm25(shop):
     products = [store.product(shop.store, i) for i in range(shop.num_products)]
-    texts = [analyzer.terms(search.text(product)) for product in products]
+    texts = [scanner.terms(search.text(product)) for product in products]
     rng = random.Random(0)
     for _ in range(10):
         words = search.text(rng.choice(products)).split()
         words = " ".join(rng.choices(words, k=rng.randint(1, 4)))
-        scores = slow_bm25(texts, analyzer.terms(words))
+        scores = slow_bm25(texts, scanner.terms(words))
         found = search.rank(shop.store, words)
         assert len(found) == min(50, int((scores > 0).sum()))
         assert sorted(scores[found], reverse=True) == pytest.approx(scores[found])
@@ -119,7 +119,7 @@ def test_search_against_the_walks_rankings():
     ],
 )
 def test_terms_are_lucenes(text, terms):
-    assert analyzer.terms(text) == terms
+    assert scanner.terms(text) == terms
 
 
 def test_mapped_catalogue_equals_the_one_in_memory(folder, shop, monkeypatch):

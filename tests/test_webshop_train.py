@@ -11,10 +11,11 @@ import small
 
 from hiper_jax import read_response, workdir
 from hiper_jax.act.envs.env import accepts
+from hiper_jax.act.envs.world import DEFAULT, load_world, settings_for
 from hiper_jax.act.envs.worlds import webshop
 from hiper_jax.act.envs.worlds.webshop.make import make_shop
 from hiper_jax.act.prompt import build_prompt, fit_prompt
-from hiper_jax.act.rollout import Reader, Sampled, rollout
+from hiper_jax.act.rollout import Sampled, make_reader, rollout
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import progress as watch
@@ -37,9 +38,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def world(folder):
     """A small shop on disk, and goals to play in it."""
-    made = configs.World(
-        environment="webshop",
-        shop=configs.Shop(products=30),
+    made = webshop.WebShopSettings(
+        shop=webshop.ShopSettings(products=30),
         cache=str(folder / "games"),
         max_turns=4,
         workers=1,
@@ -52,7 +52,7 @@ def world(folder):
 def page(world):
     """A page of results: (task, observation, admissible actions)."""
     env = worlds.make_env(world)()
-    goal = worlds.manifest(world, worlds.games_folder(world), "train").games[0]
+    goal = worlds.manifest(world, "train").ids[0]
     _, info = env.reset(goal)
     observation, *_, info = env.step("search[gluten free]")
     assert "Next >" in observation
@@ -70,6 +70,7 @@ def test_a_terse_page_is_its_texts_without_the_instruction():
         "Instruction: [SEP] Find me Tea [SEP] Back to Search [SEP] B0X [SEP] $3.5",
         "find tea",
         actions,
+        environment="webshop",
         style="terse",
     )
     assert text == (
@@ -80,7 +81,9 @@ def test_a_terse_page_is_its_texts_without_the_instruction():
 
 def test_a_terse_page_names_all_that_can_be_clicked(page):
     task, observation, actions = page
-    text = build_prompt(task, [], observation, "", actions, style="terse")
+    text = build_prompt(
+        task, [], observation, "", actions, environment="webshop", style="terse"
+    )
     lines = text.splitlines()
     lines = [line.removeprefix("now: ") for line in lines]
     assert len(actions) > 5
@@ -90,7 +93,9 @@ def test_a_terse_page_names_all_that_can_be_clicked(page):
 
 def test_a_full_page_lists_every_action(page):
     task, observation, actions = page
-    text = build_prompt(task, [], observation, "", actions, style="full")
+    text = build_prompt(
+        task, [], observation, "", actions, environment="webshop", style="full"
+    )
     assert observation in text
     assert all(f"- {action}" in text for action in actions)
 
@@ -102,8 +107,16 @@ def test_a_long_page_fits_history_first_then_observation(page, style):
     history = [(observation, "click[next >]"), (observation, "click[b0last]")]
 
     def fit(limit):
+        template = load_world("webshop").templates[style]
         return fit_prompt(
-            encode, limit, task, history, observation, "find", actions, style=style
+            encode,
+            limit,
+            task,
+            history,
+            observation,
+            "find",
+            actions,
+            template=template,
         )
 
     whole = fit(100_000)
@@ -116,6 +129,7 @@ def test_a_long_page_fits_history_first_then_observation(page, style):
                 observation,
                 "find",
                 actions,
+                environment="webshop",
                 style=style,
                 history_length=0,
             )
@@ -145,7 +159,7 @@ def test_a_search_is_admissible_where_there_is_a_search_bar():
 def test_shortened_prompts_and_scores_are_counted_in_a_rollout(world):
     """An agent that only searches, on a budget no page of results fits in."""
     codec = small.codec()
-    games = worlds.manifest(world, worlds.games_folder(world), "train").games[:2]
+    games = worlds.manifest(world, "train").ids[:2]
 
     def search(prompts, index, turn):
         assert all(len(prompt) <= 150 for prompt in prompts)
@@ -153,7 +167,7 @@ def test_shortened_prompts_and_scores_are_counted_in_a_rollout(world):
         ids = np.array(codec.encode_response(said), np.int32)
         return Sampled([ids] * len(prompts), [np.zeros(len(ids))] * len(prompts))
 
-    reader = Reader(codec, "terse", 150, 2, "webshop", "corrected")
+    reader = make_reader(load_world("webshop"), codec, style="terse", max_prompt=150)
     with worlds.open_pool(world, 2) as pool:
         episodes, _ = rollout(pool, search, games, reader, max_turns=3)
     metrics = watch.rollout_metrics(episodes)
@@ -167,20 +181,19 @@ def test_shortened_prompts_and_scores_are_counted_in_a_rollout(world):
 
 
 def test_splits_are_disjoint_and_named_for_a_run(world):
-    place = worlds.games_folder(world)
-    train_goals = worlds.manifest(world, place, "train")
-    valid_goals = worlds.manifest(world, place, "valid")
-    assert not set(train_goals.games) & set(valid_goals.games)
+    train_goals = worlds.manifest(world, "train")
+    valid_goals = worlds.manifest(world, "valid")
+    assert not set(train_goals.ids) & set(valid_goals.ids)
     assert train_goals.hash != valid_goals.hash
     assert worlds.panels(world, 7, 3) == {"valid": 7}
-    assert worlds.panels(configs.World(), 7, 0) == {"valid_unseen": 7}
+    assert worlds.panels(settings_for(DEFAULT), 7, 0) == {"valid_unseen": 7}
 
 
 def test_the_settings_of_a_shop_reach_its_environments(world):
-    people = dataclasses.replace(world, shop=configs.Shop(30, human_goals=True))
+    people = dataclasses.replace(world, shop=webshop.ShopSettings(30, human_goals=True))
     place = worlds.games_folder(people)
-    goals = worlds.manifest(people, place, "train").games
-    assert set(goals) != set(worlds.manifest(world, place, "train").games)
+    goals = worlds.manifest(people, "train").ids
+    assert set(goals) != set(worlds.manifest(world, "train").ids)
     env = worlds.make_env(dataclasses.replace(people, reward=3.0))()
     shop = webshop.load(place, human_goals=True)
     for goal in goals:
@@ -188,9 +201,15 @@ def test_the_settings_of_a_shop_reach_its_environments(world):
 
 
 def test_an_old_runs_settings_still_load():
-    old = dataclasses.asdict(presets.preset("quickstart"))
-    del old["world"]["shop"]
-    assert configs.replaced(configs.Train(), old) == presets.preset("quickstart")
+    """Once the settings of all worlds stood in one class."""
+    for name in ("quickstart", "webshop-quickstart"):
+        wanted = presets.preset(name)
+        old = dataclasses.asdict(wanted)
+        both = dataclasses.asdict(settings_for("alfworld"))
+        both |= dataclasses.asdict(settings_for("webshop")) | old["world"]
+        for world in (both, old["world"]):
+            read = old | {"world": worlds.recorded(world)}
+            assert configs.replaced(configs.Train(), read) == wanted
 
 
 # --- warm start ----------------------------------------------------------------------
@@ -217,7 +236,7 @@ def begun(folder, world):
 
 
 def test_a_demonstration_reads_back_as_the_experts_move(world):
-    games = worlds.manifest(world, worlds.games_folder(world), "train").games
+    games = worlds.manifest(world, "train").ids
     demos = list(
         demonstrations.play(
             games[:5],
@@ -247,7 +266,12 @@ def test_a_demonstration_reads_back_as_the_experts_move(world):
 def said(demo, haste: float):
     """What a demonstration teaches, read back, and where."""
     rows = demonstrations.texts(
-        demo, style="terse", mistakes=0.0, haste=haste, rng=random.Random(0)
+        demo,
+        load_world("webshop"),
+        style="terse",
+        mistakes=0.0,
+        haste=haste,
+        rng=random.Random(0),
     )
     return [
         (read_response(response), step)
@@ -257,7 +281,7 @@ def said(demo, haste: float):
 
 def test_a_products_code_is_one_token(world, begun):
     agent, _, _ = load_agent(begun[1])
-    codes = worlds.product_codes(world)
+    codes = load_world("webshop").lesson.names(world)
     assert len(codes) == 30
     for code in codes:
         ids = agent.codec.encode_prompt(f"\n{code}\n")
@@ -276,7 +300,7 @@ def test_the_warm_start_that_comes_with_us_fits_its_shop():
 
 
 def test_a_warm_start_for_another_world_is_refused():
-    with pytest.raises(ValueError, match="alfworld or webshop"):
+    with pytest.raises(ValueError, match="alfworld, webshop"):
         start("chess")
 
 
@@ -379,7 +403,7 @@ def test_missing_shop_files_are_named(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"world": {"environment": "chess"}}, "alfworld or webshop"),
+        ({"world": {"environment": "chess"}}, "alfworld, webshop"),
         ({"world": {"shop": {"protocol": "mine"}}}, "canonical or paper"),
         ({"world": {"shop": {"products": 0}}}, "at least 1"),
     ],

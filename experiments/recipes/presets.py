@@ -2,7 +2,9 @@
 
 import dataclasses
 
-from hiper_jax.experiments.config import SMOLLM2, Learn, Reading, Shop, Train, World
+from hiper_jax.act.envs.world import settings_for
+from hiper_jax.act.envs.worlds.webshop import ShopSettings
+from hiper_jax.experiments.config import SMOLLM2, Learn, Reading, Train
 
 # Rewards are 1, not 10, so a value clip of 0.5 is half of all there is to know.
 # An episode that runs out of turns has lost: were it valued as if it went on, going in
@@ -59,7 +61,7 @@ PAPER = Learn(
 PAPER_SHOP = dataclasses.replace(PAPER, bootstrap="none", keep_penalty=3.5)
 
 # With the shop's own tokenizer one prompt in a thousand is longer.
-SMALL_SHOP = World(environment="webshop", max_turns=15)
+SMALL_SHOP = settings_for("webshop", max_turns=15)
 SHOP_READING = Reading(max_prompt=288, max_response=48)
 
 PRESETS = {
@@ -74,7 +76,7 @@ PRESETS = {
     ),
     # More games than quickstart's: 400 would each come up 13 times.
     "laptop": Train(
-        world=World(train=3000),
+        world=settings_for("alfworld", train=3000),
         learn=OURS,
         num_updates=60,
         eval_every=30,
@@ -87,8 +89,14 @@ PRESETS = {
     # The whole path with a pretrained model, for a CPU: not to learn to win.
     "smollm2": Train(
         model=SMOLLM2,
-        world=World(
-            train=16, seen=4, unseen=8, max_turns=4, receptacles=(6, 7), objects=(6, 7)
+        world=settings_for(
+            "alfworld",
+            train=16,
+            seen=4,
+            unseen=8,
+            max_turns=4,
+            receptacles=(6, 7),
+            objects=(6, 7),
         ),
         reading=Reading(style="full", max_prompt=512, max_response=56),
         learn=dataclasses.replace(OURS, minibatch=12, chunk=2),
@@ -103,7 +111,9 @@ PRESETS = {
     ),
     "alfworld-1.5b": Train(
         model="Qwen2.5-1.5B-Instruct",
-        world=World(generate=False, max_turns=50, reward=10.0, workers=16),
+        world=settings_for(
+            "alfworld", generate=False, max_turns=50, reward=10.0, workers=16
+        ),
         reading=Reading(style="full", max_prompt=2048, max_response=512, mode="paper"),
         learn=PAPER,
         num_updates=150,
@@ -134,10 +144,10 @@ PRESETS = {
     ),
     "webshop-1.5b": Train(
         model="Qwen2.5-1.5B-Instruct",
-        world=World(
-            environment="webshop",
+        world=settings_for(
+            "webshop",
             generate=False,
-            shop=Shop(protocol="paper"),
+            shop=ShopSettings(protocol="paper"),
             max_turns=50,  # the published script's; elsewhere in print it is 15
             reward=10.0,
             workers=16,

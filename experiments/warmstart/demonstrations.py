@@ -7,12 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from hiper_jax.act.codec import Codec
+from hiper_jax.act.envs.demo import Demo
 from hiper_jax.act.envs.parallel import mapper
-from hiper_jax.act.envs.worlds.alfworld.expert import passing_by, places_of
-from hiper_jax.act.envs.worlds.webshop.pages import PURCHASE
-from hiper_jax.act.prompt import fit_prompt
+from hiper_jax.act.envs.world import World, WorldSettings, world_of
+from hiper_jax.act.prompt import fit_prompt, template_of
 from hiper_jax.experiments import games as worlds
-from hiper_jax.experiments.config import World
 
 RESPONSE = (
     "<switch>{switch}</switch>{gap}"
@@ -32,14 +31,23 @@ class Row(NamedTuple):
 
 def play(
     games: Sequence[str],
-    world: World,
+    world: WorldSettings,
     *,
     noise: float,
     seed: int,
     workers: int,
 ):
-    """Lets the expert play each game once; yields demonstrations in order."""
-    make_env, demonstrate = worlds.make_env(world), worlds.expert(world)
+    """Lets the expert play each game once; yields demonstrations in order.
+
+    Raises:
+      ValueError: the world has no expert.
+    """
+    make_env, demonstrate = worlds.make_env(world), world_of(world).expert
+    if demonstrate is None:
+        raise ValueError(
+            f"{world.environment} has no scripted player to imitate: give its World "
+            "an expert"
+        )
     seeded = [(game, seed * 1_000_003 + i) for i, game in enumerate(games)]
     jobs = [
         (seeded[i : i + TOGETHER], make_env, demonstrate, noise)
@@ -48,21 +56,6 @@ def play(
     with mapper(max(workers, 1)) as map_all:
         for demos in map_all(_play, jobs):
             yield from demos
-
-
-def layout(actions: Sequence[str]) -> tuple[str, ...]:
-    """A room as a player first sees it: the places that can be walked to."""
-    return tuple(sorted(places_of(actions)))
-
-
-def layouts(games: Sequence[str]):
-    """Yields the layout of each game's room."""
-    from hiper_jax.act.envs.worlds.alfworld.world import AlfWorld
-
-    env = AlfWorld()
-    for game in games:
-        yield layout(env.reset(game)[1]["admissible_actions"])
-    env.close()
 
 
 def _play(job):
@@ -76,15 +69,23 @@ def _play(job):
     return demos
 
 
-def texts(demo, *, style: str, mistakes: float, haste: float, rng: random.Random):
+def texts(
+    demo: Demo,
+    world: World,
+    *,
+    style: str,
+    mistakes: float,
+    haste: float,
+    rng: random.Random,
+):
     """Yields (prompt arguments, response text) of each turn.
 
     Args:
       demo: what the expert played.
+      world: where; it says what there is to rush.
       style: the wording of prompts; "terse" responses stand on one line.
       mistakes: how often a turn teaches an admissible action drawn at random.
-      haste: how often a turn that could buy teaches to buy, whatever is still to do,
-        or one that should take a thing to search on.
+      haste: how often a turn that can be rushed teaches to rush it.
       rng: where chance comes from.
     """
     history, subgoal = [], ""
@@ -93,7 +94,7 @@ def texts(demo, *, style: str, mistakes: float, haste: float, rng: random.Random
         wrong = rng.random() < mistakes
         action = rng.choice(step.admissible_actions) if wrong else step.expert_action
         switch, plan = step.switch, step.subgoal
-        hasty = _in_haste(demo, step)
+        hasty = world.lesson.haste(demo, step)
         if hasty and rng.random() < haste:
             plan, action = hasty
             switch = plan != subgoal
@@ -117,15 +118,9 @@ def texts(demo, *, style: str, mistakes: float, haste: float, rng: random.Random
         subgoal = step.subgoal
 
 
-def _in_haste(demo, step) -> tuple[str, str] | None:
-    """The subgoal and the action of a player in haste, if there is anything to rush."""
-    if PURCHASE in step.admissible_actions:
-        return "buy", PURCHASE
-    return passing_by(demo, step)
-
-
 def rows(
-    demos: Iterable,
+    demos: Iterable[Demo],
+    world: World,
     codec: Codec,
     *,
     style: str,
@@ -137,16 +132,17 @@ def rows(
 ) -> list[Row]:
     """Encodes demonstrations, a row per turn."""
     rng = random.Random(seed)
+    template = template_of(world, style)
     out = []
     for demo in demos:
         for prompt, response in texts(
-            demo, style=style, mistakes=mistakes, haste=haste, rng=rng
+            demo, world, style=style, mistakes=mistakes, haste=haste, rng=rng
         ):
             fitted = fit_prompt(
                 codec.encode_prompt,
                 max_prompt,
                 *prompt,
-                style=style,
+                template=template,
                 history_length=history_length,
             )
             out.append(

@@ -11,62 +11,6 @@ TAGS = [
     for name in ("switch", "subgoal", "action")
     for slash in ("", "/")
 ]
-# What the world's grammar says over and over: each may become one token.
-PHRASES = [
-    "You are in the middle of a room. Looking quickly around you, you see",
-    " You arrive at",
-    " You pick up the",
-    " You open the",
-    " You close the",
-    " You move the",
-    " is closed.",
-    " is open. In it, you see",
-    ", you see nothing.",
-    ", you see",
-    ", and a",
-    ", a",
-    " On the",
-    " from the",
-    " to the",
-    " using the",
-    " go to",
-    "task:",
-    "was:",
-    "did:",
-    "now:",
-    "subgoal:",
-    "can:",
-]
-# The same for a shop's pages and instructions.
-SHOP_PHRASES = [
-    "task: ",
-    "\ndid: click[",
-    "\ndid: search[",
-    "\nnow: ",
-    "\nsubgoal: ",
-    "click[",
-    "search[",
-    "webshop\nsearch",
-    "back to search\n",
-    "< prev\n",
-    "\nnext >\n",
-    "page 1 (total results: ",
-    "\nprice: $",
-    "\n$",
-    " to $",
-    "\nrating: n.a.\ndescription\nfeatures\nreviews\nbuy now",
-    "buy now",
-    "back to search",
-    "< prev",
-    ", and price lower than ",
-    ".00 dollars",
-    ", and ",
-    " with ",
-    "find me ",
-    "show me ",
-    "i need ",
-    "i want ",
-]
 
 
 def train_tokenizer(
@@ -74,7 +18,7 @@ def train_tokenizer(
     directory,
     *,
     vocab_size: int,
-    phrases: Sequence[str] = PHRASES,
+    phrases: Sequence[str] = (),
     names: Sequence[str] = (),
 ) -> None:
     """Trains byte-pair merges and writes `tokenizer.json` and its settings.
@@ -94,11 +38,11 @@ def train_tokenizer(
     from tokenizers.trainers import BpeTrainer
 
     words = r" ?[A-Za-z]+| ?[0-9]+|[^A-Za-z0-9]"
-    whole = "|".join(re.escape(phrase) for phrase in phrases)
+    cut = "|".join([*map(re.escape, phrases), words])
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre.Sequence(
         [
-            pre.Split(Regex(f"{whole}|{words}"), "isolated"),
+            pre.Split(Regex(cut), "isolated"),
             pre.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

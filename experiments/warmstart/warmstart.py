@@ -17,26 +17,28 @@ import optax
 
 from hiper_jax import lm
 from hiper_jax.act.codec import load_codec
+from hiper_jax.act.envs.demo import Demo
+from hiper_jax.act.envs.world import (
+    DEFAULT,
+    WORLDS,
+    Practice,
+    World,
+    WorldSettings,
+    load_world,
+    settings_for,
+    world_of,
+)
 from hiper_jax.act.pieces import piece_table
-from hiper_jax.act.prompt import build_prompt
+from hiper_jax.act.prompt import template_of
 from hiper_jax.act.rollout import rollout
 from hiper_jax.credit import hiper
 from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import setup
-from hiper_jax.experiments.config import Reading, Train, World
-from hiper_jax.experiments.recipes.presets import (
-    OURS,
-    OURS_SHOP,
-    SHOP_READING,
-    SMALL_SHOP,
-)
+from hiper_jax.experiments.config import Reading, Train
+from hiper_jax.experiments.recipes import presets
 from hiper_jax.experiments.warmstart import demonstrations
 from hiper_jax.experiments.warmstart.imitate import imitate
-from hiper_jax.experiments.warmstart.tokenizer import (
-    PHRASES,
-    SHOP_PHRASES,
-    train_tokenizer,
-)
+from hiper_jax.experiments.warmstart.tokenizer import train_tokenizer
 from hiper_jax.lm import value_heads as heads
 from hiper_jax.networks import passes
 from hiper_jax.networks.agent import Agent, save_agent
@@ -52,19 +54,20 @@ class WarmStart:
 
     out: str = "runs/warmstart"
     """Folder for the weights and the tokenizer."""
-    world: World = World()
+    world: WorldSettings = settings_for(DEFAULT)
     reading: Reading = Reading()
+    recipe: str = "quickstart"
+    """Whose penalties and discounts make the returns that the critic is fitted to."""
     practice_worlds: int = 16
-    """Sets of games made for demonstrations alone, each as large as `world.train`; in a
-    shop, where the training goals are shown, how often each of them."""
+    """Sets of games that are played for demonstrations: made for them alone and each as
+    large as the training set, or, where a world has no others, the training set."""
     noise: float = 0.15
     """How often chance plays in a demonstration, and the expert has to recover."""
     mistakes: float = 0.0
     """How often a turn teaches an action drawn at random."""
     haste: float = 0.3
-    """What there is to unlearn. In ALFWorld, how often a turn that should take a thing
-    teaches to search on; in a shop, how often a turn that could buy teaches to buy,
-    though options are still to be chosen or the product is the wrong one."""
+    """What there is to unlearn: how often a turn in which the world lets one rush
+    teaches to do so, say to walk past a thing that should be taken."""
     vocab_size: int = 1024
     """Tokens at most."""
     width: int = 128
@@ -92,27 +95,30 @@ class WarmStart:
     """Of everything random."""
 
 
-def start(world: str) -> WarmStart:
-    """The settings of the warm starts that come with us.
+def start(reference: str) -> WarmStart:
+    """The settings of a world's warm start.
+
+    Args:
+      reference: which world, as `load_world` takes it.
 
     Raises:
-      ValueError: there is none for that world.
+      ValueError: there is no such world, or it has no scripted player.
     """
-    if world == "alfworld":
-        return WarmStart()
-    if world == "webshop":
-        return WarmStart(
-            out="runs/warmstart-webshop",
-            world=SMALL_SHOP,
-            reading=SHOP_READING,
-            practice_worlds=3,
-            vocab_size=1536,
-            # Imitation alone would leave little to learn: with these steps and no
-            # haste, 85 % of goals are won.
-            haste=0.4,
-            steps=1800,
+    world = load_world(reference)
+    if world.expert is None:
+        able = [name for name in WORLDS if load_world(name).expert is not None]
+        raise ValueError(
+            f"{reference} has no scripted player to learn from: give its World an "
+            f"expert, or choose {' or '.join(able)}"
         )
-    raise ValueError(f"there is no warm start for {world!r}; alfworld or webshop")
+    recipe = presets.preset(world.lesson.recipe)
+    settings = recipe.world
+    if settings.environment != reference:
+        settings = settings_for(reference)
+    return dataclasses.replace(
+        WarmStart(world=settings, reading=recipe.reading, recipe=world.lesson.recipe),
+        **world.lesson.changes,
+    )
 
 
 def warmstart(config: WarmStart) -> pathlib.Path:
@@ -138,24 +144,22 @@ def warmstart(config: WarmStart) -> pathlib.Path:
                 f"{name} is how often, from 0 to 1, got {getattr(config, name)}"
             )
     began = time.monotonic()
-    games = worlds.manifest(
-        config.world, worlds.games_folder(config.world), "train"
-    ).games
-    demos = practise(config, games)
+    world = world_of(config.world)
+    worlds.games_folder(config.world)
+    demos = practise(config)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shop = config.world.environment == "webshop"
     train_tokenizer(
-        _texts(demos, config.reading.style),
+        _texts(demos, world, config.reading.style),
         partial,
         vocab_size=config.vocab_size,
-        phrases=SHOP_PHRASES if shop else PHRASES,
-        # A made-up code says nothing in pieces; as one token it costs a tenth.
-        names=worlds.product_codes(config.world) if shop else (),
+        phrases=world.lesson.phrases,
+        names=world.lesson.names(config.world),
     )
     codec = load_codec(partial)
     rows = demonstrations.rows(
         demos,
+        world,
         codec,
         style=config.reading.style,
         max_prompt=config.reading.max_prompt,
@@ -210,7 +214,7 @@ def warmstart(config: WarmStart) -> pathlib.Path:
     agent, critic = first_critic(config, shape, codec, actor)
     # Whatever happens to the critic, the actor is on disk.
     save_agent(partial, agent, actor, critic)
-    critic = fit_critic(config, agent, actor, critic, games)
+    critic = fit_critic(config, agent, actor, critic)
     save_agent(partial, agent, actor, critic)
     if out.exists():
         out.rmdir()
@@ -219,29 +223,22 @@ def warmstart(config: WarmStart) -> pathlib.Path:
     return out
 
 
-def practise(config: WarmStart, games: Sequence[str]) -> list:
-    """The expert plays: a shop's training goals, else games made for it alone."""
-    if config.world.environment == "webshop":
-        return _demonstrations(config, list(games) * config.practice_worlds, set())
-    unseen = worlds.manifest(
-        config.world, worlds.games_folder(config.world), "valid_unseen"
-    ).games
-    # Rooms unlike the unseen split's, in games of other seeds.
-    held_out = set(demonstrations.layouts(unseen))
-    games = []
-    for i in range(config.practice_worlds):
-        world = dataclasses.replace(
-            config.world, seed=config.world.seed + 100 + i, seen=0, unseen=0
-        )
-        games += worlds.manifest(world, worlds.games_folder(world), "train").games
-    return _demonstrations(config, games, held_out)
+def practise(config: WarmStart) -> list[Demo]:
+    """The expert plays what its world lets it practise on."""
+    practice = world_of(config.world).lesson.practice
+    if practice is None:
+        games = worlds.training_manifest(config.world).ids
+        return _demonstrations(config, Practice(games * config.practice_worlds))
+    return _demonstrations(
+        config, practice(config.world, config.practice_worlds, print)
+    )
 
 
-def _demonstrations(config: WarmStart, games: Sequence[str], held_out: set) -> list:
-    """Plays the games; leaves out those in rooms that are held out."""
-    demos, won, same = [], 0, 0
+def _demonstrations(config: WarmStart, practice: Practice) -> list[Demo]:
+    """Plays the games; leaves out the episodes that the practice does not keep."""
+    demos, won, left_out = [], 0, 0
     played = demonstrations.play(
-        games,
+        practice.tasks,
         dataclasses.replace(config.world, max_turns=config.world.max_turns + 20),
         noise=config.noise,
         seed=config.seed,
@@ -249,15 +246,15 @@ def _demonstrations(config: WarmStart, games: Sequence[str], held_out: set) -> l
     )
     for n, demo in enumerate(played, start=1):
         if n % 100 == 0:
-            print(f"\rdemonstrations: {n}/{len(games)}", end="", flush=True)
-        if demonstrations.layout(demo.steps[0].admissible_actions) in held_out:
-            same += 1
+            print(f"\rdemonstrations: {n}/{len(practice.tasks)}", end="", flush=True)
+        if not practice.keep(demo):
+            left_out += 1
             continue
         demos.append(demo)
         won += demo.won
     print(
         f"\r{len(demos)} demonstrations, {won} won"
-        + (f"; {same} left out for a room like an unseen one" if held_out else "")
+        + (f"; {left_out} left out, too like unseen games" if left_out else "")
     )
     return demos
 
@@ -280,14 +277,16 @@ def unscored(params, tokens, start, targets, temperature):
     return zero, zero
 
 
-def fit_critic(config: WarmStart, agent: Agent, actor, critic, games):
+def fit_critic(config: WarmStart, agent: Agent, actor, critic):
     """Regresses the three heads on the returns of the imitator's own episodes."""
     if not config.critic_rounds:
         return critic
     train = Train(world=config.world, reading=config.reading)
     shapes = setup.run_shapes(train)
-    ours = OURS_SHOP if config.world.environment == "webshop" else OURS
-    settings = dataclasses.replace(ours, epochs=3, value_clip=1e3, kl_coef=0.0)
+    games = worlds.training_manifest(config.world).ids
+    settings = dataclasses.replace(
+        presets.preset(config.recipe).learn, epochs=3, value_clip=1e3, kl_coef=0.0
+    )
     estimator = hiper.estimator(settings)
     init, update = make_update(
         Model(unscored, passes.values(agent, estimator.heads)),
@@ -327,10 +326,11 @@ def fit_critic(config: WarmStart, agent: Agent, actor, critic, games):
     return state.critic
 
 
-def _texts(demos, style: str):
+def _texts(demos: Sequence[Demo], world: World, style: str):
     rng = random.Random(0)
+    template = template_of(world, style)
     for demo in demos:
         for prompt, response in demonstrations.texts(
-            demo, style=style, mistakes=0.0, haste=0.0, rng=rng
+            demo, world, style=style, mistakes=0.0, haste=0.0, rng=rng
         ):
-            yield build_prompt(*prompt, style=style) + response
+            yield template(*prompt, history_length=2) + response

@@ -8,8 +8,8 @@
 import re
 from typing import NamedTuple
 
-# How much of an unreadable response is sent as the action: published, per environment.
-TAIL = {"alfworld": 30, "webshop": 20}
+from hiper_jax.act.envs.world import DEFAULT, Published, load_world
+
 SWITCH_TEXTS = ("KEEP", "SWITCH")
 
 # ASCII: a long s or a Kelvin sign makes no tag, here as in `spans`.
@@ -27,8 +27,26 @@ class Reply(NamedTuple):
 
 
 def read_response(
-    text: str, *, environment: str = "alfworld", mode: str = "corrected"
+    text: str, *, environment: str = DEFAULT, mode: str = "corrected"
 ) -> Reply:
+    """Reads one response as `read` does, for a world that is named.
+
+    Args:
+      text: the decoded response, without its end-of-message token.
+      environment: which world, as `load_world` takes it.
+      mode: "corrected" or "paper".
+
+    Returns:
+      A Reply.
+
+    Raises:
+      ValueError: unknown environment or mode.
+    """
+    world = load_world(environment)
+    return read(text, tail=world.tail, published=world.published, mode=mode)
+
+
+def read(text: str, *, tail: int, published: Published, mode: str) -> Reply:
     """Reads one response.
 
     The action is the text between the first `<action>` and the next `</action>`,
@@ -43,24 +61,20 @@ def read_response(
 
     Args:
       text: the decoded response, without its end-of-message token.
-      environment: "alfworld" or "webshop": how many characters are sent of an
-        unreadable response.
+      tail: how many of the last characters of an unreadable response are sent.
+      published: what the published reader leaves behind in this world.
       mode: "corrected" or "paper".
 
     Returns:
       A Reply.
 
     Raises:
-      ValueError: unknown environment or mode.
+      ValueError: unknown mode.
 
     Source: arXiv 2602.16165 and its code.
     """
-    if environment not in TAIL:
-        raise ValueError(
-            f"environment must be one of {sorted(TAIL)}, but it is {environment!r}."
-        )
     if mode == "paper":
-        return _read_as_published(text, environment)
+        return _read_as_published(text, tail, published)
     if mode != "corrected":
         raise ValueError(f'mode must be "corrected" or "paper", but it is {mode!r}.')
     action, subgoal, switch = (
@@ -68,7 +82,7 @@ def read_response(
     )
     said = (switch or "").strip().upper()
     return Reply(
-        action=_tail(text, environment) if action is None else action.lower().strip(),
+        action=_last(text, tail) if action is None else action.lower().strip(),
         subgoal=(subgoal or "").strip(),
         switch=said if said in SWITCH_TEXTS else "KEEP",
         valid=(
@@ -80,33 +94,33 @@ def read_response(
     )
 
 
-def _read_as_published(text: str, environment: str) -> Reply:
+def _read_as_published(text: str, tail: int, published: Published) -> Reply:
     """The published reader: one fault ends the reading, and leaves its own traces.
 
     no action block    -> nothing else is read
-    no switch block    -> the subgoal becomes the action's tail (ALFWorld) or "None"
-    unknown switch     -> no subgoal; the switch reads KEEP on WebShop only
+    no switch block    -> the subgoal is `published.subgoal` or the action's end
+    unknown switch     -> no subgoal; the switch reads `published.switch`
     no subgoal block   -> the switch stands
     """
-    webshop = environment == "webshop"
     action = _first_block(text.lower(), "action")
     if action is None:
-        return Reply(_tail(text, environment), "", "", False)
+        return Reply(_last(text, tail), "", "", False)
     action = action.strip()
     switch = _first_block(text, "switch")
     if switch is None:
-        return Reply(action, "None" if webshop else action[-30:], "", False)
+        left = published.subgoal
+        return Reply(action, action[-30:] if left is None else left, "", False)
     switch = switch.strip().upper()
     if switch not in SWITCH_TEXTS:
-        return Reply(action, "", "KEEP" if webshop else "", False)
+        return Reply(action, "", published.switch, False)
     subgoal = _first_block(text, "subgoal")
     if subgoal is None:
         return Reply(action, "", switch, False)
     return Reply(action, subgoal.strip(), switch, not _CJK.search(text))
 
 
-def _tail(text: str, environment: str) -> str:
-    return text.lower()[-TAIL[environment] :]
+def _last(text: str, number: int) -> str:
+    return text.lower()[-number:] if number else ""
 
 
 def _block(text: str, name: str) -> str | None:

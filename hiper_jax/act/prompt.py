@@ -1,62 +1,10 @@
-"""Task, history, observation, subgoal, admissible actions -> the Plan-Execute prompt.
-
-Two wordings of one content. `full` explains the game and the three-block format to
-a pretrained model; `terse` is for small models trained from scratch, which learn
-the format from examples and for which every token is time.
-
-A shop's pages name everything that can be clicked, so its `terse` prompt lists no
-actions; it shows the page of now in lower case, a line for each text, without the
-instruction, and of the turns before only what was done:
-
-    task: find me gluten free honey, and price lower than 30.00 dollars
-    did: search[gluten free honey]
-    now: back to search
-    page 1 (total results: 12)
-    next >
-    b0k2p1x9qd
-    halden gluten free honey
-    $12.4
-    subgoal: find gluten free honey
-"""
+"""Task, history, observation, subgoal, admissible actions -> a prompt that fits."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from hiper_jax.act.envs.worlds.webshop.pages import INSTRUCTION, SEPARATOR
-
-# Listing these again each turn would tell the agent nothing.
-HIDDEN_ACTIONS = ("help",)
-
-FULL = """\
-You are an agent in a text world. Work towards the task by planning and executing.
-
-Task: {task}
-{history}\
-Turn {turn}. You now see: {observation}
-Your current subgoal: {subgoal}
-Actions you may take now:
-{actions}
-
-First decide whether the current subgoal still serves the task. KEEP it while it is
-neither finished nor hopeless; SWITCH when it is finished, hopeless, or there is none.
-Then state the subgoal to follow now (repeat it word for word if you keep it), and
-choose one action from the list. Answer with these three blocks and nothing else:
-<switch>KEEP or SWITCH</switch>
-<subgoal>the subgoal</subgoal>
-<action>one action from the list</action>"""
-
-TERSE = """\
-task: {task}
-{history}now: {observation}
-subgoal: {subgoal}
-can: {actions}
-"""
-
-TERSE_SHOP = """\
-task: {task}
-{history}now: {page}
-subgoal: {subgoal}
-"""
+from hiper_jax.act.envs.templates import History, Template
+from hiper_jax.act.envs.world import DEFAULT, World, load_world
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +16,26 @@ class Fitted:
     shortened: bool  # something was left out
 
 
+def template_of(world: World, style: str) -> Template:
+    """What writes a world's prompts in a style.
+
+    Raises:
+      ValueError: the world has no such style.
+    """
+    if style not in world.templates:
+        known = ", ".join(map(repr, world.templates))
+        raise ValueError(f"prompt style {style!r} is not one of {known}")
+    return world.templates[style]
+
+
 def build_prompt(
     task: str,
-    history: Sequence[tuple[str, str]],
+    history: History,
     observation: str,
     subgoal: str,
     admissible: Sequence[str],
     *,
+    environment: str = DEFAULT,
     style: str = "full",
     history_length: int = 2,
 ) -> str:
@@ -86,46 +47,18 @@ def build_prompt(
       observation: what the environment shows now.
       subgoal: the subgoal in force; empty when there is none.
       admissible: the actions that the environment would accept.
-      style: "full" or "terse".
+      environment: which world, as `load_world` takes it.
+      style: "full", "terse" or another that the world has.
       history_length: how many of the last pairs are shown.
 
     Returns:
       The text of the prompt.
 
     Raises:
-      ValueError: the style is unknown.
+      ValueError: the world or the style is unknown.
     """
-    shown = list(history[-history_length:]) if history_length else []
-    actions = [a for a in admissible if a not in HIDDEN_ACTIONS]
-    if style == "terse" and _in_shop(actions):
-        return TERSE_SHOP.format(
-            task=task.lower(),
-            history="".join(f"did: {a}\n" for _, a in shown),
-            page=_page(observation),
-            subgoal=subgoal or "none",
-        )
-    if style == "terse":
-        return TERSE.format(
-            task=task,
-            history="".join(f"was: {_flat(o)}\ndid: {a}\n" for o, a in shown),
-            observation=_flat(observation),
-            subgoal=subgoal or "none",
-            actions="; ".join(_grouped(actions)),
-        )
-    if style != "full":
-        raise ValueError(f"prompt style {style!r} is not one of 'full', 'terse'")
-    first = len(history) - len(shown) + 1
-    lines = [
-        f"Turn {first + i}. You saw: {o.strip()}\n  You did: {a}\n"
-        for i, (o, a) in enumerate(shown)
-    ]
-    return FULL.format(
-        task=task,
-        history="".join(lines),
-        turn=len(history) + 1,
-        observation=observation.strip(),
-        subgoal=subgoal or "(none yet)",
-        actions="\n".join(f"- {a}" for a in actions),
+    return template_of(load_world(environment), style)(
+        task, history, observation, subgoal, admissible, history_length=history_length
     )
 
 
@@ -133,12 +66,12 @@ def fit_prompt(
     encode: Callable[[str], list[int]],
     max_tokens: int,
     task: str,
-    history: Sequence[tuple[str, str]],
+    history: History,
     observation: str,
     subgoal: str,
     admissible: Sequence[str],
     *,
-    style: str = "full",
+    template: Template,
     history_length: int = 2,
 ) -> Fitted:
     """Builds the prompt and, if it is too long, cuts it: never an error for length.
@@ -149,9 +82,7 @@ def fit_prompt(
     """
 
     def attempt(pairs, text, actions):
-        prompt = build_prompt(
-            task, history, text, subgoal, actions, style=style, history_length=pairs
-        )
+        prompt = template(task, history, text, subgoal, actions, history_length=pairs)
         return prompt, encode(prompt)
 
     pairs, text, actions = history_length, observation, list(admissible)
@@ -169,29 +100,3 @@ def fit_prompt(
             break
         prompt, ids = attempt(pairs, text, actions)
     return Fitted(prompt, ids, shortened)
-
-
-def _in_shop(actions: Sequence[str]) -> bool:
-    return any(action.startswith(("click[", "search[")) for action in actions)
-
-
-def _page(text: str) -> str:
-    """A shop's page, a line for each text, without the instruction on top."""
-    texts = text.lower().split(SEPARATOR.lower())
-    if INSTRUCTION.lower() in texts:
-        at = texts.index(INSTRUCTION.lower())
-        del texts[at : at + 2]
-    return "\n".join(texts)
-
-
-def _flat(text: str) -> str:
-    """Puts an observation on one line, without the task that the prompt names."""
-    return " ".join(text.split("Your task is to:")[0].split())
-
-
-def _grouped(actions: Sequence[str]) -> list[str]:
-    """Names a verb once: "go to desk 1", "go to bed 1" -> "go to desk 1 bed 1"."""
-    verb = "go to "
-    places = [a.removeprefix(verb) for a in actions if a.startswith(verb)]
-    rest = [a for a in actions if not a.startswith(verb)]
-    return rest + ([verb + " ".join(places)] if places else [])

@@ -14,9 +14,11 @@ import numpy as np
 
 from hiper_jax.act.codec import Codec
 from hiper_jax.act.envs.env import accepts
+from hiper_jax.act.envs.templates import Template
+from hiper_jax.act.envs.world import Published, World
 from hiper_jax.act.episode import Episode, Turn
-from hiper_jax.act.format import read_response
-from hiper_jax.act.prompt import fit_prompt
+from hiper_jax.act.format import read
+from hiper_jax.act.prompt import fit_prompt, template_of
 
 
 class Environments(Protocol):
@@ -44,12 +46,40 @@ class Reader(NamedTuple):
     """How text is written for the model and read from it."""
 
     codec: Codec
-    style: str  # the wording of the prompt: "full" or "terse"
+    template: Template  # writes the prompt
     max_prompt: int  # tokens
     history_length: int  # observation/action pairs shown
-    environment: str  # "alfworld" or "webshop": how a broken response is read
+    tail: int  # characters of an unreadable response that are sent as the action
+    published: Published  # what mode "paper" leaves behind where a block is missing
     mode: str  # "corrected" or "paper"
     keep_copies: bool = False  # on KEEP the old subgoal stays, whatever was written
+
+
+def make_reader(
+    world: World,
+    codec: Codec,
+    *,
+    style: str,
+    max_prompt: int,
+    history_length: int = 2,
+    mode: str = "corrected",
+    keep_copies: bool = False,
+) -> Reader:
+    """The reader of a world's text; see `Reader` for the arguments.
+
+    Raises:
+      ValueError: the world's prompts have no such style.
+    """
+    return Reader(
+        codec,
+        template_of(world, style),
+        max_prompt,
+        history_length,
+        world.tail,
+        world.published,
+        mode,
+        keep_copies,
+    )
 
 
 def rollout(
@@ -151,14 +181,16 @@ class _Record:
             self.observation,
             self.subgoal,
             self.info["admissible_actions"],
-            style=reader.style,
+            template=reader.template,
             history_length=reader.history_length,
         )
         return np.asarray(self.fitted.ids, np.int32)
 
     def respond(self, reader: Reader, tokens: np.ndarray, log_prob: np.ndarray):
         text = reader.codec.decode(tokens)
-        reply = read_response(text, environment=reader.environment, mode=reader.mode)
+        reply = read(
+            text, tail=reader.tail, published=reader.published, mode=reader.mode
+        )
         said_switch = reply.switch == "SWITCH" or (
             reader.mode == "paper" and reply.switch not in ("KEEP", "")
         )

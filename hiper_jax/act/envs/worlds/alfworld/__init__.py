@@ -1,0 +1,219 @@
+"""ALFWorld: household tasks in text, on TextWorld's engine; games are made or read.
+
+The record below is all that the rest of the project sees of it.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hiper_jax.act.envs.env import Env, MakeEnv
+from hiper_jax.act.envs.world import (
+    Command,
+    Lesson,
+    Practice,
+    Say,
+    Splits,
+    Tasks,
+    World,
+    WorldSettings,
+)
+from hiper_jax.act.envs.worlds.alfworld import expert, lesson, prompt
+
+_NEEDED = ("textworld", "alfworld")
+_RECIPE = ("train", "seen", "unseen", "receptacles", "objects", "seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class AlfWorldSettings(WorldSettings):
+    """Which games are played."""
+
+    environment: str = "alfworld"
+    """Which world: one that comes with us, or yours as `my_module:WORLD`."""
+    data: str = ""
+    """Folder with games in ALFWorld's layout; empty: $ALFWORLD_DATA if `generate` is
+    off, else games made for this run's settings and kept in `cache`."""
+    generate: bool = True
+    """Make games rather than read ALFWorld's own."""
+    train: int = 400
+    """Made games to train on."""
+    seen: int = 60
+    """Made games in rooms that training has seen."""
+    unseen: int = 200
+    """Made games in rooms that training has not seen."""
+    receptacles: tuple[int, int] = (6, 9)
+    """Fewest and most receptacles in a made room."""
+    objects: tuple[int, int] = (6, 9)
+    """Fewest and most objects in a made room."""
+
+    def __post_init__(self):
+        low, high = self.receptacles
+        if self.generate and not 0 < low <= high:
+            raise ValueError(
+                f"world.receptacles must be two rising numbers, got {low} {high}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class MakeGames:
+    """Makes games in ALFWorld's own on-disk format."""
+
+    out: str
+    """Folder to make; usable as ALFWORLD_DATA."""
+    train: int = 100
+    """Games to train on."""
+    seen: int = 20
+    """Games in rooms that training has seen."""
+    unseen: int = 50
+    """Games in rooms that training has not seen."""
+    seed: int = 0
+    """Of everything random."""
+    receptacles: tuple[int, int] = (6, 12)
+    """Fewest and most receptacles in a room."""
+    objects: tuple[int, int] = (6, 12)
+    """Fewest and most objects in a room."""
+    workers: int = 2
+    """Processes that prove games solvable."""
+
+
+def make(
+    folder: str | os.PathLike,
+    *,
+    say: Callable[[str], Any],
+    workers: int = 2,
+    **recipe: Any,
+) -> dict[str, int]:
+    """Makes games, says how far it is, and leaves the recipe beside them.
+
+    Args:
+      folder: where; see `write.make_games` for this and the recipe.
+      say: shows a line.
+      workers: processes that solve games.
+      **recipe: what decides the games.
+
+    Returns:
+      The number of games by split.
+    """
+    from hiper_jax.act.envs.worlds.alfworld.write import make_games
+
+    began, shown = time.monotonic(), [0.0]
+
+    def progress(done: int, total: int):
+        now = time.monotonic()
+        if now - shown[0] > 2 or done == total:
+            shown[0] = now
+            left = (now - began) / max(done, 1) * (total - done)
+            say(f"  {done}/{total} games, {left:.0f} s left")
+
+    folder = os.fspath(folder)
+    counts = make_games(folder, workers=workers, progress=progress, **recipe)
+    (pathlib.Path(folder) / "recipe.json").write_text(json.dumps(recipe) + "\n")
+    return counts
+
+
+def _make_command(command: MakeGames, say: Say) -> None:
+    recipe = dataclasses.asdict(command)
+    for split, number in make(recipe.pop("out"), say=say, **recipe).items():
+        say(f"{split}: {number} games")
+
+
+def _prepare(settings: AlfWorldSettings, say: Say) -> pathlib.Path | None:
+    """The folder of the games; None for `$ALFWORLD_DATA`."""
+    if settings.data:
+        return pathlib.Path(settings.data)
+    if not settings.generate:
+        return None
+    recipe = {name: getattr(settings, name) for name in _RECIPE}
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+    folder = pathlib.Path(settings.cache) / digest[:12]
+    if not (folder / "recipe.json").is_file():
+        number = settings.train + settings.seen + settings.unseen
+        say(f"making {number} games in {folder}")
+        make(folder, workers=settings.workers, say=say, **recipe)
+    return folder
+
+
+def _tasks(settings: AlfWorldSettings, split: str) -> Tasks:
+    from hiper_jax.act.envs.worlds.alfworld.data import list_games
+
+    folder = _prepare(settings, lambda line: None)
+    listed = list_games(None if folder is None else str(folder), split)
+    return Tasks(listed.games, listed.hash)
+
+
+def _make_env(settings: AlfWorldSettings) -> MakeEnv:
+    from hiper_jax.act.envs.worlds.alfworld.world import AlfWorld
+
+    return functools.partial(
+        AlfWorld, max_turns=settings.max_turns, reward=settings.reward
+    )
+
+
+def _check(settings: AlfWorldSettings) -> None:
+    for package in _NEEDED:
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(
+                f"ALFWorld needs {package}: pip install 'hiper-jax[alfworld]'"
+            )
+    made = settings.generate or settings.data
+    if not made and not os.environ.get("ALFWORLD_DATA"):
+        raise FileNotFoundError(
+            "ALFWORLD_DATA is not set: point it at ALFWorld's data, or let games be "
+            "made with --world.generate"
+        )
+
+
+def _practice(settings: AlfWorldSettings, rounds: int, say: Say) -> Practice:
+    """Games of other seeds, in rooms unlike those of the unseen split."""
+    unseen = _tasks(settings, "valid_unseen").ids
+    held_out = set(lesson.layouts(_make_env(settings)(), unseen))
+    games: list[str] = []
+    for i in range(rounds):
+        other = dataclasses.replace(
+            settings, seed=settings.seed + 100 + i, seen=0, unseen=0
+        )
+        _prepare(other, say)
+        games += _tasks(other, "train").ids
+    return Practice(
+        games,
+        lambda demo: lesson.layout(demo.steps[0].admissible_actions) not in held_out,
+    )
+
+
+def _player(word: str, more: Sequence[str]) -> tuple[Env, str] | None:
+    """A game.tw-pddl file, or the first one below a folder."""
+    path = pathlib.Path(word)
+    if path.is_dir():
+        path = min(path.glob("**/game.tw-pddl"), default=path)
+    if not path.is_file():
+        return None
+    from hiper_jax.act.envs.worlds.alfworld.world import AlfWorld
+
+    return AlfWorld(max_turns=50), str(path)
+
+
+WORLD = World(
+    name="alfworld",
+    settings=AlfWorldSettings,
+    tasks=_tasks,
+    make_env=_make_env,
+    check=_check,
+    prepare=_prepare,
+    splits=Splits(
+        panels={"valid_unseen": "eval_episodes", "valid_seen": "eval_seen_episodes"}
+    ),
+    templates={"full": prompt.full, "terse": prompt.terse},
+    expert=expert.demonstrate,
+    lesson=Lesson(phrases=lesson.PHRASES, practice=_practice, haste=lesson.passing_by),
+    start="warmstart",
+    commands={"games make": Command(MakeGames, _make_command)},
+    player=_player,
+    packages=_NEEDED,
+)

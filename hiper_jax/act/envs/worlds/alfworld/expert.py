@@ -24,6 +24,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from hiper_jax.act.envs.demo import Demo, DemoStep
 from hiper_jax.act.envs.env import Env
 
 VERBS = {
@@ -42,34 +43,6 @@ _TAKE = re.compile(r"You pick up the (\w+ \d+) from the (\w+ \d+)\.")
 _MOVE = re.compile(r"You (?:move|put) the (\w+ \d+) (?:to|in/on) the (\w+ \d+)\.")
 _TREAT = re.compile(r"You (clean|heat|cool) the (\w+ \d+) using")
 _THING = re.compile(r"\ban? (\w+ \d+)")
-_FROM = re.compile(r"take \w+ \d+ from (\w+ \d+)")
-
-
-class DemoStep(NamedTuple):
-    """One turn of a demonstration."""
-
-    observation: str  # before the action
-    admissible_actions: tuple[str, ...]
-    subgoal: str
-    switch: bool  # the subgoal is new at this turn
-    expert_action: str
-    action: str  # what was played; the expert's unless chance took the turn
-    reward: float
-    terminated: bool
-    truncated: bool
-
-
-class Demo(NamedTuple):
-    """An episode the planner played."""
-
-    task: str  # the environment's name of the task
-    info: dict  # of the reset
-    steps: tuple[DemoStep, ...]
-    observation: str  # after the last action
-
-    @property
-    def won(self) -> bool:
-        return bool(self.steps) and self.steps[-1].terminated
 
 
 def demonstrate(env: Env, task: str, *, noise: float = 0.0, rng: random.Random) -> Demo:
@@ -116,22 +89,6 @@ def demonstrate(env: Env, task: str, *, noise: float = 0.0, rng: random.Random) 
         planner.observe(seen)
         observation, previous, over = seen, subgoal, terminated or truncated
     return Demo(task, first, tuple(steps), observation)
-
-
-def passing_by(demo: Demo, step: DemoStep) -> tuple[str, str] | None:
-    """What a player in haste does where the expert takes a thing: search on.
-
-    Returns:
-      The subgoal and the action that lead to the next place, or None where the expert
-      takes nothing.
-    """
-    match = _FROM.fullmatch(step.expert_action)
-    if not match:
-        return None
-    places = places_of(demo.info["admissible_actions"])
-    place = places[(places.index(match[1]) + 1) % len(places)]
-    subgoal = step.subgoal.replace(f": {match[1]}", f": {place}", 1)
-    return subgoal, f"go to {place}"
 
 
 def places_of(actions: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ PER_PAGE = 10
 BACK, PREVIOUS, NEXT = "Back to Search", "< Prev", "Next >"
 SUB_PAGES = ("Description", "Features", "Reviews")
 BUY = "Buy Now"
+SEARCH = "search[<your query>]"  # stands for any search in the admissible actions
 PURCHASE = f"click[{BUY.lower()}]"  # the action that ends an episode
 _ITEM = tuple(text.lower() for text in (BACK, PREVIOUS, *SUB_PAGES, BUY))
 _SPACES = " \t\n\f\r"

@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-from hiper_jax.act.envs.worlds.webshop import analyzer
+from hiper_jax.act.envs.worlds.webshop import scanner
 from hiper_jax.act.envs.worlds.webshop.catalogue import Product
 
 HITS = 50
@@ -41,10 +41,10 @@ class Builder:
 
     def add(self, product: Product) -> None:
         numbers = []
-        for word in analyzer.words(text(product)):
+        for word in scanner.words(text(product)):
             number = self._known.get(word)
             if number is None:
-                term = analyzer.term(word)
+                term = scanner.term(word)
                 number = self._ids.setdefault(term, len(self._ids)) if term else -1
                 self._known[word] = number
             if number >= 0:
@@ -110,7 +110,7 @@ def _hidden(*names: str):
 def rank(store, words: str, hits: int = HITS) -> list[int]:
     """The places of the products that fit the words best, best first."""
     scores = np.zeros(len(store.asins), np.float32)
-    for term in analyzer.terms(words):
+    for term in scanner.terms(words):
         column = _column(store, term.encode("utf-8", "surrogatepass"))
         if column is not None:
             scores[store.posting_products[column]] += store.posting_scores[column]

@@ -17,9 +17,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hiper_jax.act.envs.worlds.alfworld.expert import Demo, DemoStep
-from hiper_jax.act.envs.worlds.webshop.pages import PURCHASE, SEPARATOR
-from hiper_jax.act.envs.worlds.webshop.world import SEARCH, WebShop
+from hiper_jax.act.envs.demo import Demo, DemoStep
+from hiper_jax.act.envs.env import Env
+from hiper_jax.act.envs.worlds.webshop.pages import PURCHASE, SEARCH, SEPARATOR
 
 _PRICE = re.compile(r", and price lower than (\d+(?:\.\d+)?) dollars$")
 _LEAD = re.compile(
@@ -157,13 +157,19 @@ def _choose_result(request, rejected, observation, clickables) -> str:
     return "click[back to search]"
 
 
+def hasty(demo: Demo, step: DemoStep) -> tuple[str, str] | None:
+    """The subgoal and the action of one who buys whatever can be bought."""
+    del demo
+    return ("buy", PURCHASE) if PURCHASE in step.admissible_actions else None
+
+
 def demonstrate(
-    env: WebShop, task: str, *, noise: float = 0.0, rng: random.Random
+    env: Env, task: str, *, noise: float = 0.0, rng: random.Random
 ) -> Purchase:
     """Plays a goal.
 
     Args:
-      env: where to play.
+      env: a WebShop to play in.
       task: the goal's id.
       noise: the chance that a turn plays a random click, short of buying, instead of
         the expert's move.

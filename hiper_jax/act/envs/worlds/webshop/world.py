@@ -6,8 +6,6 @@ from hiper_jax.act.envs.env import Info, Reset, Step
 from hiper_jax.act.envs.worlds.webshop import pages
 from hiper_jax.act.envs.worlds.webshop.shop import Shop, shared
 
-SEARCH = "search[<your query>]"  # stands for any search in the admissible actions
-
 
 class WebShop:
     """WebShop's text mode; see `hiper_jax.act.envs.env` for the protocol.
@@ -138,7 +136,7 @@ class WebShop:
         clickables = list(self._page.clickables)
         actions = [f"click[{text}]" for text in clickables if text != "search"]
         if self._page.has_search_bar:
-            actions.insert(0, SEARCH)
+            actions.insert(0, pages.SEARCH)
         info = {
             "task": self._text,
             "task_type": self._goal.get("category", ""),

@@ -1,0 +1,66 @@
+"""The wordings of ALFWorld's prompts: without `help`, and places named in one go."""
+
+from collections.abc import Sequence
+
+from hiper_jax.act.envs import templates
+from hiper_jax.act.envs.templates import History
+
+# Listing these again each turn would tell the agent nothing.
+HIDDEN_ACTIONS = ("help",)
+
+
+def full(
+    task: str,
+    history: History,
+    observation: str,
+    subgoal: str,
+    admissible: Sequence[str],
+    *,
+    history_length: int = 2,
+) -> str:
+    """The wording for pretrained models; see `templates.Template`."""
+    return templates.full(
+        task,
+        history,
+        observation,
+        subgoal,
+        _listed(admissible),
+        history_length=history_length,
+    )
+
+
+def terse(
+    task: str,
+    history: History,
+    observation: str,
+    subgoal: str,
+    admissible: Sequence[str],
+    *,
+    history_length: int = 2,
+) -> str:
+    """The wording for small models; see `templates.Template`."""
+    return templates.terse(
+        task,
+        [(_without_task(o), a) for o, a in templates.last(history, history_length)],
+        _without_task(observation),
+        subgoal,
+        _grouped(_listed(admissible)),
+        history_length=history_length,
+    )
+
+
+def _listed(actions: Sequence[str]) -> list[str]:
+    return [a for a in actions if a not in HIDDEN_ACTIONS]
+
+
+def _without_task(text: str) -> str:
+    """An observation without the task, which the prompt names anyway."""
+    return text.split("Your task is to:")[0]
+
+
+def _grouped(actions: Sequence[str]) -> list[str]:
+    """Names a verb once: "go to desk 1", "go to bed 1" -> "go to desk 1 bed 1"."""
+    verb = "go to "
+    places = [a.removeprefix(verb) for a in actions if a.startswith(verb)]
+    rest = [a for a in actions if not a.startswith(verb)]
+    return rest + ([verb + " ".join(places)] if places else [])
