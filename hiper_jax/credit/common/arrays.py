@@ -1,5 +1,6 @@
 """Arrays of one trajectory: their check, their ends, their segments."""
 
+import chex
 import jax.numpy as jnp
 from jax import Array
 
@@ -94,5 +95,6 @@ def segment_starts(segment: Array) -> Array:
     Returns:
       [..., T] bool, false on padding.
     """
+    chex.assert_type(segment, int)
     before = jnp.roll(segment, 1, axis=-1).at[..., 0].set(-1)
     return (segment >= 0) & (segment != before)

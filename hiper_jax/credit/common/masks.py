@@ -1,5 +1,6 @@
 """Which turns or tokens carry which advantage, and a turn's credit on its tokens."""
 
+import chex
 import jax.numpy as jnp
 from jax import Array
 
@@ -39,6 +40,8 @@ def credit_masks(
         jnp.asarray(mask).astype(bool) for mask in (action, subgoal, switch)
     )
     starts = jnp.asarray(boundary).astype(bool)
+    chex.assert_equal_shape([action, subgoal, switch])
+    chex.assert_equal_shape_prefix([starts, action], starts.ndim)
     starts = starts.reshape(starts.shape + (1,) * (action.ndim - starts.ndim))
     high = jnp.zeros_like(subgoal)
     if high_on_subgoal:
@@ -80,6 +83,11 @@ def token_advantage(
 
     Source: arXiv 2602.16165; the masks are those of `credit_masks`.
     """
+    advantages = [advantage_low, advantage_high, advantage_switch]
+    chex.assert_rank(advantages, 1)
+    chex.assert_rank([low, high, switch], 2)
+    chex.assert_equal_shape([low, high, switch])
+    chex.assert_equal_shape_prefix([*advantages, low], 1)
     total = (
         jnp.where(low, advantage_low[..., None], 0)
         + jnp.where(high, advantage_high[..., None], 0)
@@ -97,5 +105,7 @@ def to_rows(x: Array, *, row: Array, valid: Array, num_rows: int) -> Array:
       valid: [B, T] true on real turns.
       num_rows: N.
     """
+    chex.assert_rank(x, 2)
+    chex.assert_equal_shape([x, row, valid])
     where = jnp.where(valid, row, num_rows)
     return jnp.zeros(num_rows, x.dtype).at[where].set(x, mode="drop")
