@@ -15,12 +15,16 @@ import jax  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Tests start many runs of equal shape; what one has compiled the next one reads. The
-# folder lives as long as the session, so that nothing stale is ever read.
-_PROGRAMS = tempfile.mkdtemp(prefix="hiper-programs-")
+# Tests start many runs of equal shape; what one has compiled the next one reads, in
+# every worker. The folder lives as long as the session: nothing stale is ever read.
+_OURS = "HIPER_TEST_PROGRAMS" not in os.environ
+_PROGRAMS = os.environ.setdefault(
+    "HIPER_TEST_PROGRAMS", tempfile.mkdtemp(prefix="hiper-programs-") if _OURS else ""
+)
 jax.config.update("jax_compilation_cache_dir", _PROGRAMS)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 2.0)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def pytest_unconfigure():
-    shutil.rmtree(_PROGRAMS, ignore_errors=True)
+    if _OURS:  # not in a worker, whose siblings may still read
+        shutil.rmtree(_PROGRAMS, ignore_errors=True)
