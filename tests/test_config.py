@@ -5,7 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from hiper_jax.lm.config import LMConfig, RopeScaling, rope_frequencies, tiny
+from hiper_jax.lm.config import RopeScaling, tiny
+from hiper_jax.lm.hf_config import from_hf, to_hf
+from hiper_jax.lm.positions import rope_frequencies
 
 QWEN = {
     "model_type": "qwen2",
@@ -25,10 +27,10 @@ QWEN = {
 
 
 def test_reads_a_published_qwen():
-    config = LMConfig.from_hf(QWEN, dtype="bfloat16")
+    config = from_hf(QWEN, dtype="bfloat16")
     assert config.head_dim == 128 and config.qkv_bias and not config.qk_norm
     assert config.rope_theta == 1e6 and config.tied and config.dtype == "bfloat16"
-    assert hash(config) == hash(LMConfig.from_hf(QWEN, dtype="bfloat16"))
+    assert hash(config) == hash(from_hf(QWEN, dtype="bfloat16"))
 
 
 def test_reads_both_layouts_of_the_rotary_settings():
@@ -40,7 +42,7 @@ def test_reads_both_layouts_of_the_rotary_settings():
         "factor": 2.0,
         "rope_theta": 1000000.0,
     }
-    assert LMConfig.from_hf(old) == LMConfig.from_hf(new)
+    assert from_hf(old) == from_hf(new)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,7 @@ def test_reads_both_layouts_of_the_rotary_settings():
 )
 def test_what_is_written_is_read_back(changes):
     config = tiny(**changes)
-    assert LMConfig.from_hf(json.loads(json.dumps(config.to_hf()))) == config
+    assert from_hf(json.loads(json.dumps(to_hf(config)))) == config
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,7 @@ def test_what_is_written_is_read_back(changes):
 )
 def test_what_is_not_computed_is_refused(field, value, message):
     with pytest.raises(ValueError, match=message):
-        LMConfig.from_hf(QWEN | {field: value})
+        from_hf(QWEN | {field: value})
 
 
 def test_frequencies_by_hand():

@@ -13,6 +13,7 @@ from hiper_jax.act.generate import make_generate, respond
 from hiper_jax.lm import qwen, score
 from hiper_jax.lm import qwen_cache as cache
 from hiper_jax.lm.config import tiny
+from hiper_jax.lm.layers import unstack_layers
 
 CONFIG = tiny(
     67, width=32, depth=3, num_heads=4, num_kv_heads=2, head_dim=8, mlp_width=48
@@ -185,7 +186,7 @@ def test_serving_form_samples_the_same(params, generate, prompts):
     tokens, lengths = pad_prompts(prompts, rows=[8], tokens=[16])
     key = jax.random.key(8)
     stacked = generate(params, tokens, lengths, key, 1.0)
-    apart = generate(qwen.serving(params), tokens, lengths, key, 1.0)
+    apart = generate(unstack_layers(params), tokens, lengths, key, 1.0)
     np.testing.assert_array_equal(stacked[0], apart[0])
     np.testing.assert_allclose(stacked[1], apart[1], atol=1e-5)
 
@@ -198,7 +199,7 @@ def test_a_single_layer_is_read_in_either_form():
     last = jax.jit(qwen.forward, static_argnums=1)(params, config, tokens)
     expected = qwen.logits(params, config, last[np.arange(2), lengths - 1])
     np.testing.assert_allclose(read(params), expected, atol=1e-5)
-    np.testing.assert_allclose(read(qwen.serving(params)), expected, atol=1e-5)
+    np.testing.assert_allclose(read(unstack_layers(params)), expected, atol=1e-5)
 
 
 def test_one_program_per_shape(params, generate, prompts):

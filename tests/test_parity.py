@@ -9,7 +9,7 @@ import pytest
 
 from hiper_jax.act.buckets import pad_prompts
 from hiper_jax.act.generate import make_generate
-from hiper_jax.lm import qwen, score, weights
+from hiper_jax.lm import qwen, score, tensor_layout, weights
 from hiper_jax.lm import qwen_cache as cache
 
 torch = pytest.importorskip("torch", reason="install the extra `parity`")
@@ -139,7 +139,7 @@ def test_gradients(models):
         )
         return ((chosen + 0.1 * entropy) * mask).sum()
 
-    table = weights.placement(config, qwen.abstract(config))
+    table = tensor_layout.layout(config, qwen.abstract(config))
     expected = {name: p.grad.numpy() for name, p in model.named_parameters()}
     assert set(expected) == set(table)
     ours = weights.fill(expected, config, qwen.abstract(config))

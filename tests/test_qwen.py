@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hiper_jax.lm import qwen
+from hiper_jax.lm import layers, qwen
 from hiper_jax.lm.config import num_params, tiny
 
 CONFIG = tiny(
@@ -62,7 +62,7 @@ def test_nothing_leaks_across_segments(params):
 
 
 def test_rematerialised_gradients_are_the_same(params, monkeypatch):
-    monkeypatch.setattr(qwen, "MAX_UNROLLED", 0)
+    monkeypatch.setattr(layers, "MAX_UNROLLED", 0)
     tokens = _tokens(7, 2, 6)
 
     def loss(params, remat):
@@ -79,10 +79,10 @@ def test_rematerialised_gradients_are_the_same(params, monkeypatch):
 def test_scanned_layers_are_the_unrolled_ones(params, monkeypatch):
     tokens = _tokens(8, 2, 6)
     unrolled = forward(params, CONFIG, tokens)
-    monkeypatch.setattr(qwen, "MAX_UNROLLED", 0)
+    monkeypatch.setattr(layers, "MAX_UNROLLED", 0)
     scanned = qwen.forward(params, CONFIG, tokens)
     np.testing.assert_allclose(scanned, unrolled, atol=2e-6)
-    apart = forward(qwen.serving(params), CONFIG, tokens)
+    apart = forward(layers.unstack_layers(params), CONFIG, tokens)
     np.testing.assert_allclose(apart, unrolled, atol=2e-6)
 
 

@@ -82,7 +82,7 @@ def one_model(config: lm.LMConfig, torch, batch, new, scale, rounds) -> dict:
     prompts = [rng.integers(1, config.vocab_size, n).astype(np.int32) for n in lengths]
     params = models.random_weights(config)
     theirs = models.their_model(params, config, config.dtype, device).eval()
-    params = lm.serving(params, jnp.dtype(config.dtype))
+    params = lm.unstack_layers(params, jnp.dtype(config.dtype))
     ours = sampler(config, new)
     widest = int(max(lengths))
     tokens, mask = left_padded(prompts, widest)

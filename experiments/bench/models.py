@@ -4,7 +4,7 @@ Weights are random: speed does not depend on them. They are written once in Hugg
 Face's format, and `transformers` reads what we wrote.
 """
 
-import json
+import dataclasses
 import os
 import pathlib
 import statistics
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hiper_jax import lm
+from hiper_jax import lm, workdir
 from hiper_jax.experiments.provenance import commit
 from hiper_jax.lm import known, weights
 
@@ -46,8 +46,6 @@ def config_of(name: str, dtype: str) -> lm.LMConfig:
     Raises:
       ValueError: there is none of that name.
     """
-    import dataclasses
-
     if name not in MODELS:
         raise ValueError(f"there is no model {name!r}; choose {', '.join(MODELS)}")
     return dataclasses.replace(MODELS[name], dtype=dtype)
@@ -158,10 +156,9 @@ def peak_bytes() -> int | None:
 
 def write(out_dir: str, name: str, result: dict) -> pathlib.Path:
     """Writes NAME.json, whole or not at all."""
-    out = pathlib.Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    weights.write_json(out / f"{name}.json", result)
-    return out / f"{name}.json"
+    path = pathlib.Path(out_dir) / f"{name}.json"
+    workdir.write_json(path, result)
+    return path
 
 
 def table(ratios: Sequence[tuple[str, str, float, str]]) -> str:
@@ -169,7 +166,3 @@ def table(ratios: Sequence[tuple[str, str, float, str]]) -> str:
     lines = ["| id | ratio | measured | wanted |", "| --- | --- | --- | --- |"]
     lines += [f"| {i} | {what} | {x:.2f} | {goal} |" for i, what, x, goal in ratios]
     return "\n".join(lines)
-
-
-def shown(result: dict) -> str:
-    return json.dumps(result, indent=2)

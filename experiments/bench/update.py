@@ -329,7 +329,7 @@ def count_programs(iterations: int, slots: int = 32) -> tuple[int, int]:
     jax.monitoring.register_event_duration_secs_listener(heard)
     warm = 0
     for step in range(iterations):
-        params = lm.serving(state.actor)
+        params = lm.unstack_layers(state.actor)
         key = jax.random.fold_in(jax.random.key(0), step)
         live = slots
         for turn in range(T):

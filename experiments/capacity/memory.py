@@ -20,6 +20,7 @@ from hiper_jax.lm import qwen, sharding
 from hiper_jax.lm import qwen_lora as lora
 from hiper_jax.lm import value_heads as heads
 from hiper_jax.lm.config import LMConfig
+from hiper_jax.lm.params import Params
 
 Parts = dict[str, int]
 
@@ -50,7 +51,7 @@ class Job:
     head_chunk: int = 1024
 
 
-def tree_bytes(leaves: qwen.Params, mesh: Mapping[str, int], dtype: Any) -> int:
+def tree_bytes(leaves: Params, mesh: Mapping[str, int], dtype: Any) -> int:
     """Returns the bytes of one device's part of a tree.
 
     Args:
@@ -252,7 +253,7 @@ def topology(name: str) -> list[Any]:
         ) from error
 
 
-def placed(leaves: qwen.Params, mesh: Any, dtype: Any = jnp.float32) -> qwen.Params:
+def placed(leaves: Params, mesh: Any, dtype: Any = jnp.float32) -> Params:
     """Returns the shapes of a tree, placed on a mesh, to compile with."""
     return jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=place),

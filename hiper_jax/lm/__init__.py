@@ -5,7 +5,8 @@ and prompt tokens of a generation, K layers, H query heads, G key/value heads.
 """
 
 from hiper_jax.lm.config import LMConfig, RopeScaling, num_params, tiny
-from hiper_jax.lm.qwen import abstract, forward, init, logits, serving
+from hiper_jax.lm.layers import unstack_layers
+from hiper_jax.lm.qwen import abstract, forward, init, logits
 from hiper_jax.lm.qwen_cache import Cache, decode_step, prefill
 from hiper_jax.lm.score import log_prob_and_entropy, response_hidden
 
@@ -22,6 +23,6 @@ __all__ = [
     "num_params",
     "prefill",
     "response_hidden",
-    "serving",
     "tiny",
+    "unstack_layers",
 ]

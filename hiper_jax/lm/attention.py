@@ -1,11 +1,12 @@
 """Causal attention with shared key/value heads, within segments of a packed row.
 
 `causal` is the plain twin and runs anywhere; `cudnn` and `splash` are the vendors'
-kernels; `look_back` takes the fastest that computes what is asked.
+kernels; `causal_attention` takes the fastest that computes what is asked.
 """
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -25,6 +26,8 @@ def attend(q: Array, k: Array, v: Array, mask: Array) -> Array:
     Returns:
       [N, L, H, h] of q's dtype.
     """
+    chex.assert_rank([q, k, v, mask], [4, 4, 4, 3])
+    chex.assert_equal_shape([k, v])
     rows, length, heads, width = q.shape
     groups = k.shape[2]
     q = q.reshape(rows, length, groups, heads // groups, width)
@@ -137,7 +140,9 @@ def choose(
     return causal
 
 
-def look_back(q: Array, k: Array, v: Array, segment: Array | None = None) -> Array:
+def causal_attention(
+    q: Array, k: Array, v: Array, segment: Array | None = None
+) -> Array:
     """`causal` by what suits the default platform; arguments as there."""
     platform = jax.default_backend()
     if platform == "tpu" and jax.device_count() > 1:

@@ -6,10 +6,12 @@ Source: each model's public `config.json`.
 from collections.abc import Mapping
 
 from hiper_jax.lm.config import LMConfig
+from hiper_jax.lm.families import make_config
 
 
 def _qwen2(width, depth, heads, groups, mlp, *, vocab=151936, tied=True) -> LMConfig:
-    return LMConfig(
+    return make_config(
+        "qwen2",
         vocab_size=vocab,
         width=width,
         depth=depth,
@@ -22,7 +24,8 @@ def _qwen2(width, depth, heads, groups, mlp, *, vocab=151936, tied=True) -> LMCo
 
 
 def _qwen3(width, depth, heads, mlp, *, tied=True) -> LMConfig:
-    return LMConfig(
+    return make_config(
+        "qwen3",
         vocab_size=151936,
         width=width,
         depth=depth,
@@ -30,9 +33,6 @@ def _qwen3(width, depth, heads, mlp, *, tied=True) -> LMConfig:
         num_kv_heads=8,
         head_dim=128,
         mlp_width=mlp,
-        family="qwen3",
-        qkv_bias=False,
-        qk_norm=True,
         tied=tied,
         max_positions=40960,
     )
@@ -49,7 +49,8 @@ MODELS: Mapping[str, LMConfig] = {
     "qwen3-8b": _qwen3(4096, 36, 32, 12288, tied=False),
     "qwen3-14b": _qwen3(5120, 40, 40, 17408, tied=False),
     "qwen3-32b": _qwen3(5120, 64, 64, 25600, tied=False),
-    "smollm2-135m": LMConfig(
+    "smollm2-135m": make_config(
+        "llama",
         vocab_size=49152,
         width=576,
         depth=30,
@@ -57,8 +58,6 @@ MODELS: Mapping[str, LMConfig] = {
         num_kv_heads=3,
         head_dim=64,
         mlp_width=1536,
-        family="llama",
-        qkv_bias=False,
         rope_theta=1e5,
         rms_eps=1e-5,
         max_positions=8192,

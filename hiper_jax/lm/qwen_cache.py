@@ -6,16 +6,21 @@ slab in place. Prompts of different lengths are padded on the right; the padding
 between a short prompt and its response is masked, not skipped.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from hiper_jax.lm import qwen
-from hiper_jax.lm.attention import attend, attend_cache, look_back
+from hiper_jax.lm.attention import attend, attend_cache, causal_attention
 from hiper_jax.lm.config import LMConfig
+from hiper_jax.lm.layers import over_layers, split_last
+from hiper_jax.lm.params import Params
+from hiper_jax.lm.positions import count_positions, rope
 
 # Logical axes of what is placed. Drawing a token reads whole rows of logits.
 ACTIVATION = ("rows", None, None)
@@ -27,7 +32,7 @@ class Cache(NamedTuple):
     """Keys (rotated) and values; S rows.
 
     Layers lie as those of the weights do: stacked on a leading axis, or a tuple of one
-    array per layer (`qwen.serving`).
+    array per layer (`layers.unstack_layers`).
     """
 
     prompt_k: Any  # [S, G, P, h] per layer
@@ -38,15 +43,16 @@ class Cache(NamedTuple):
     count: Array  # [] int32, response tokens read so far
 
 
+@jax.named_scope("prefill")
 def prefill(
-    params: qwen.Params,
+    params: Params,
     config: LMConfig,
     tokens: Array,
     lengths: Array,
     room: int,
     *,
     constrain: qwen.Constrain | None = None,
-    attention: Callable[..., Array] = look_back,
+    attention: Callable[..., Array] = causal_attention,
 ) -> tuple[Array, Cache]:
     """Reads whole prompts.
 
@@ -65,53 +71,80 @@ def prefill(
     Returns:
       [S, V] float32 logits of the first response token, and the cache.
     """
-    place = constrain or (lambda x, axes: x)
-    rows = tokens.shape[0]
-    rotation = qwen.rope(config, qwen.count_positions(tokens, None))
-
-    def look(q, k, v):
-        return attention(q, k, v), tuple(place(a, KEPT) for a in heads_first((k, v)))
-
-    def step(x, w):
-        x, kept = qwen.block(x, w, config, rotation, look)
-        return place(x, ACTIVATION), kept
-
-    x = place(qwen.embed(params, config, tokens, constrain), ACTIVATION)
-    layers = params["layers"]
-    if isinstance(layers, tuple):
-        first, w = layers[:-1], layers[-1]
-    else:
-        first = jax.tree.map(lambda leaf: leaf[:-1], layers)
-        w = jax.tree.map(lambda leaf: leaf[-1], layers)
-    x, kept = qwen.over_layers(step, x, first)
-    kept = kept or ((), ())  # one layer, lying apart: nothing is kept before the last
-
-    last = jnp.maximum(lengths - 1, 0)
-    h = qwen.rms_norm(x, w["attention_norm"], config.rms_eps)
-    last_k, last_v = (qwen.heads(h, w, name, config, rotation) for name in "kv")
-    last_kept = tuple(place(a, KEPT) for a in heads_first((last_k, last_v)))
-    x, h, cos, sin = (
-        jnp.take_along_axis(y, last.reshape(rows, *[1] * (y.ndim - 1)), axis=1)
-        for y in (x, h, *(jnp.broadcast_to(r, (rows, *r.shape[1:])) for r in rotation))
+    chex.assert_rank([tokens, lengths], [2, 1])
+    chex.assert_type([tokens, lengths], int)
+    chex.assert_equal_shape_prefix([tokens, lengths], 1)
+    place = constrain or qwen.leave
+    rotation = rope(config, count_positions(tokens, None))
+    first, last = split_last(params["layers"])
+    step = functools.partial(
+        _read_layer,
+        config=config,
+        rotation=rotation,
+        place=place,
+        attention=attention,
     )
-    q = qwen.heads(h, w, "q", config, (cos, sin))
-    mask = jnp.arange(tokens.shape[1])[None] <= last[:, None]
-    x = qwen.finish(x, attend(q, last_k, last_v, mask[:, None]), w, config)
+    x = place(qwen.embed(params, config, tokens, constrain), ACTIVATION)
+    x, kept = over_layers(step, x, first)
+    kept = kept or ((), ())  # one layer, lying apart: nothing is kept before the last
+    x, last_kept = _last_layer(x, last, config, rotation, lengths, place)
     hidden = qwen.rms_norm(x, params["norm"], config.rms_eps)[:, 0]
-
     k, v = (_append(a, b) for a, b in zip(kept, last_kept, strict=True))
-
-    def blank(a):
-        zeros = jnp.zeros((*a.shape[:-2], room, a.shape[-1]), a.dtype)
-        return place(zeros, (None,) * (a.ndim - 4) + KEPT)
-
-    empty = jax.tree.map(blank, k)
+    empty = jax.tree.map(functools.partial(_blank, room=room, place=place), k)
     cache = Cache(k, v, empty, empty, lengths, jnp.int32(0))
     return _scores(params, config, hidden, constrain), cache
 
 
+def _read_layer(x: Array, w: Params, *, config, rotation, place, attention):
+    """One layer of `prefill`, which keeps keys and values."""
+    look = functools.partial(_look_and_keep, place=place, attention=attention)
+    x, kept = qwen.block(x, w, config, rotation, look)
+    return place(x, ACTIVATION), kept
+
+
+def _look_and_keep(q: Array, k: Array, v: Array, *, place, attention):
+    return attention(q, k, v), tuple(place(a, KEPT) for a in heads_first((k, v)))
+
+
+def _last_layer(
+    x: Array,
+    w: Params,
+    config: LMConfig,
+    rotation: qwen.Rotation,
+    lengths: Array,
+    place: qwen.Constrain,
+) -> tuple[Array, tuple[Array, Array]]:
+    """The last layer, of the last token of each prompt.
+
+    Returns:
+      [S, 1, D] its states; keys and values of all tokens, [S, G, P, h] each.
+    """
+    rows, width = x.shape[:2]
+    last = jnp.maximum(lengths - 1, 0)
+    with jax.named_scope("attention"):
+        h = qwen.rms_norm(x, w["attention_norm"], config.rms_eps)
+        k, v = (qwen.heads(h, w, name, config, rotation) for name in "kv")
+        kept = tuple(place(a, KEPT) for a in heads_first((k, v)))
+        angles = (jnp.broadcast_to(r, (rows, *r.shape[1:])) for r in rotation)
+        x, h, cos, sin = (
+            jnp.take_along_axis(y, last.reshape(rows, *[1] * (y.ndim - 1)), axis=1)
+            for y in (x, h, *angles)
+        )
+        q = qwen.heads(h, w, "q", config, (cos, sin))
+        mask = jnp.arange(width)[None] <= last[:, None]
+        attended = attend(q, k, v, mask[:, None])
+    return qwen.output_and_mlp(x, attended, w, config), kept
+
+
+def _blank(a: Array, *, room: int, place: qwen.Constrain) -> Array:
+    """Zeros for `room` response tokens, like keys a of the prompt."""
+    zeros = jnp.zeros((*a.shape[:-2], room, a.shape[-1]), a.dtype)
+    return place(zeros, (None,) * (a.ndim - 4) + KEPT)
+
+
+@jax.named_scope("decode")
 def decode_step(
-    params: qwen.Params,
+    params: Params,
     config: LMConfig,
     token: Array,
     cache: Cache,
@@ -130,34 +163,67 @@ def decode_step(
     Returns:
       [S, V] float32 logits of the next token, and the grown cache.
     """
-    place = constrain or (lambda x, axes: x)
-    rotation = qwen.rope(config, (cache.lengths + cache.count)[:, None])
+    chex.assert_rank(token, 1)
+    chex.assert_type(token, int)
+    chex.assert_equal_shape([token, cache.lengths])
+    place = constrain or qwen.leave
     width, room = (jax.tree.leaves(a)[0].shape[-2] for a in (cache.prompt_k, cache.k))
-    prompt = jnp.arange(width)[None] < cache.lengths[:, None]
-    response = jnp.arange(room)[None] <= cache.count
-
-    def write(past, new):
-        new = place(new, KEPT)
-        return jax.lax.dynamic_update_slice_in_dim(past, new, cache.count, axis=-2)
-
-    def step(x, w, prompt_k, prompt_v, past_k, past_v):
-        def look(q, *new):
-            # Written before it is read, the cache needs no copy.
-            k, v = map(write, (past_k, past_v), heads_first(new))
-            parts = (prompt_k, prompt_v, prompt), (k, v, response)
-            return attend_cache(q, parts), (k, v)
-
-        x, kept = qwen.block(x, w, config, rotation, look)
-        return place(x, ACTIVATION), kept
-
+    step = functools.partial(
+        _decode_layer,
+        config=config,
+        rotation=rope(config, (cache.lengths + cache.count)[:, None]),
+        prompt=jnp.arange(width)[None] < cache.lengths[:, None],
+        response=jnp.arange(room)[None] <= cache.count,
+        count=cache.count,
+        place=place,
+    )
     x = place(qwen.embed(params, config, token[:, None], constrain), ACTIVATION)
-    x, (k, v) = qwen.over_layers(step, x, params["layers"], *cache[:4])
+    x, (k, v) = over_layers(step, x, params["layers"], *cache[:4])
     hidden = qwen.rms_norm(x, params["norm"], config.rms_eps)[:, 0]
     cache = cache._replace(k=k, v=v, count=cache.count + 1)
     return _scores(params, config, hidden, constrain), cache
 
 
-def _scores(params, config, hidden, constrain) -> Array:
+def _decode_layer(
+    x: Array,
+    w: Params,
+    prompt_k: Array,
+    prompt_v: Array,
+    past_k: Array,
+    past_v: Array,
+    *,
+    config,
+    rotation,
+    prompt: Array,
+    response: Array,
+    count: Array,
+    place,
+):
+    """One layer of `decode_step`; masks prompt [S, P] and response [1, R]."""
+    look = functools.partial(
+        _look_in_cache,
+        kept=(prompt_k, prompt_v, prompt),
+        past=(past_k, past_v),
+        response=response,
+        count=count,
+        place=place,
+    )
+    x, kept = qwen.block(x, w, config, rotation, look)
+    return place(x, ACTIVATION), kept
+
+
+def _look_in_cache(q: Array, *new: Array, kept, past, response, count, place):
+    # Written before it is read, the cache needs no copy.
+    k, v = (
+        jax.lax.dynamic_update_slice_in_dim(old, place(one, KEPT), count, axis=-2)
+        for old, one in zip(past, heads_first(new), strict=True)
+    )
+    return attend_cache(q, (kept, (k, v, response))), (k, v)
+
+
+def _scores(
+    params: Params, config: LMConfig, hidden: Array, constrain: qwen.Constrain | None
+) -> Array:
     """Logits [S, V] of states [S, D]; on a mesh every device gets whole rows."""
     if constrain is None:
         return qwen.logits(params, config, hidden)

@@ -15,14 +15,13 @@ from jax import Array
 
 from hiper_jax.lm import qwen
 from hiper_jax.lm.config import LMConfig
+from hiper_jax.lm.params import Params, ParamSpec, init_tree
 
 TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
-def abstract(
-    config: LMConfig, rank: int, targets: Sequence[str] = TARGETS
-) -> qwen.Params:
-    """Returns the tree of leaves of an adapter: `name_a` and `name_b` per target.
+def abstract(config: LMConfig, rank: int, targets: Sequence[str] = TARGETS) -> Params:
+    """Returns the tree of specs of an adapter: `name_a` and `name_b` per target.
 
     Args:
       config: the shape of the frozen model.
@@ -37,17 +36,17 @@ def abstract(
     for name in targets:
         if name not in TARGETS:
             raise ValueError(f"Adapters go on {TARGETS}, not on {name!r}.")
-        leaf = layers[name]
+        spec = layers[name]
         cut = _cut(name)
-        depth, inputs, outputs = leaf.shape[0], leaf.shape[1:cut], leaf.shape[cut:]
+        depth, inputs, outputs = spec.shape[0], spec.shape[1:cut], spec.shape[cut:]
         fan_in = 1
         for size in inputs:
             fan_in *= size
-        tree[f"{name}_a"] = qwen.Leaf(
-            (depth, *inputs, rank), (*leaf.axes[:cut], None), fan_in
+        tree[f"{name}_a"] = ParamSpec(
+            (depth, *inputs, rank), (*spec.axes[:cut], None), fan_in
         )
-        tree[f"{name}_b"] = qwen.Leaf(
-            (depth, rank, *outputs), ("layer", None, *leaf.axes[cut:])
+        tree[f"{name}_b"] = ParamSpec(
+            (depth, rank, *outputs), ("layer", None, *spec.axes[cut:])
         )
     return tree
 
@@ -58,12 +57,12 @@ def init(
     rank: int,
     targets: Sequence[str] = TARGETS,
     dtype: Any = jnp.float32,
-) -> qwen.Params:
+) -> Params:
     """Draws an adapter that changes nothing yet."""
-    return qwen.init_tree(abstract(config, rank, targets), key, dtype)
+    return init_tree(abstract(config, rank, targets), key, dtype)
 
 
-def attach(params: qwen.Params, adapter: qwen.Params, alpha: float) -> qwen.Params:
+def attach(params: Params, adapter: Params, alpha: float) -> Params:
     """Returns weights that every function of this package reads with the adapter.
 
     Differentiate with respect to `adapter`; the large weights are held still.
@@ -81,7 +80,7 @@ def attach(params: qwen.Params, adapter: qwen.Params, alpha: float) -> qwen.Para
     return params | {"layers": params["layers"] | scaled}
 
 
-def merge(params: qwen.Params, adapter: qwen.Params, alpha: float) -> qwen.Params:
+def merge(params: Params, adapter: Params, alpha: float) -> Params:
     """Returns plain weights with the adapter added in: for sampling and for export."""
     layers = dict(params["layers"])
     for name in TARGETS:

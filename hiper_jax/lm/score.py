@@ -12,12 +12,15 @@ matrices of the compute type only, and adds up the head's gradient in float32.
 import functools
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hiper_jax.lm import qwen
 from hiper_jax.lm.config import LMConfig
+from hiper_jax.lm.head_chunks import from_chunks, into_chunks, plan_chunks
+from hiper_jax.lm.params import Params
+from hiper_jax.lm.qwen import Constrain, leave
 
 
 def response_hidden(hidden: Array, prompt_lengths: Array, num_tokens: int) -> Array:
@@ -34,19 +37,22 @@ def response_hidden(hidden: Array, prompt_lengths: Array, num_tokens: int) -> Ar
     Returns:
       [N, R, D]; slots past the end of the row repeat its last state.
     """
+    chex.assert_rank([hidden, prompt_lengths], [3, 1])
+    chex.assert_equal_shape_prefix([hidden, prompt_lengths], 1)
     index = prompt_lengths[:, None] - 1 + jnp.arange(num_tokens)[None]
     return jnp.take_along_axis(hidden, index[..., None], axis=1, mode="clip")
 
 
+@jax.named_scope("score")
 def log_prob_and_entropy(
-    params: qwen.Params,
+    params: Params,
     config: LMConfig,
     hidden: Array,
     targets: Array,
     *,
     temperature: float | Array = 1.0,
     chunk: int = 1024,
-    constrain: qwen.Constrain | None = None,
+    constrain: Constrain | None = None,
 ) -> tuple[Array, Array]:
     """Scores tokens under softmax(logits / temperature), a chunk at a time.
 
@@ -72,34 +78,14 @@ def log_prob_and_entropy(
             f"hidden {hidden.shape} and targets {targets.shape} must agree but for "
             "the last axis of hidden; pass one state per target."
         )
+    chex.assert_axis_dimension(hidden, -1, config.width)
+    chex.assert_type(targets, int)
     head = params["embed"] if config.tied else params["head"]
-    shape, total = targets.shape, targets.size
-    if targets.ndim == 2 and shape[0] <= chunk:
-        rows, positions = shape
-    else:
-        # Neighbours go to different chunks: where rows are sharded over devices, every
-        # device then holds an equal part of every chunk.
-        positions = -(-total // chunk)
-        rows = -(-total // positions)
-    count = -(-positions // max(chunk // rows, 1))
-    each = -(-positions // count)
-
-    def cut(x: Array, fill: int) -> Array:
-        """[..., *rest] -> [count, rows * each, *rest]."""
-        rest = x.shape[len(shape) :]
-        x = x.reshape(total, *rest)
-        x = _pad(x, 0, rows * positions, fill).reshape(rows, positions, *rest)
-        x = _pad(x, 1, count * each, fill).reshape(rows, count, each, *rest)
-        return x.swapaxes(0, 1).reshape(count, rows * each, *rest)
-
-    def join(y: Array) -> Array:
-        y = y.reshape(count, rows, each).swapaxes(0, 1)
-        y = y.reshape(rows, count * each)[:, :positions]
-        return y.reshape(-1)[:total].reshape(shape)
-
+    cut = plan_chunks(targets.shape, chunk)
     scale = 1 / jnp.asarray(temperature, jnp.float32)
-    scores = _score(constrain, head, cut(hidden, 0), cut(targets, -1), scale)
-    return join(scores[0]), join(scores[1])
+    chunks = into_chunks(hidden, cut, 0), into_chunks(targets, cut, -1)
+    log_prob, entropy = _score(constrain, head, *chunks, scale)
+    return from_chunks(log_prob, cut), from_chunks(entropy, cut)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -120,47 +106,69 @@ def _score(constrain, head: Array, hidden: Array, targets: Array, scale: Array):
 
 
 def _forward(constrain, head, hidden, targets, scale):
-    place = constrain or (lambda x, axes: x)
-    narrow = place(head.astype(hidden.dtype), ("vocab", None))
-
-    def score(i, out):
-        z = _logits(place, narrow, hidden[i], scale)
-        normaliser = jax.nn.logsumexp(z, axis=-1)
-        log_p = z - normaliser[..., None]
-        entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
-        return _put(out, i, (pick(log_p, targets[i]), entropy, normaliser))
-
+    place = constrain or leave
+    score = functools.partial(
+        _score_chunk,
+        place=place,
+        head=place(head.astype(hidden.dtype), ("vocab", None)),
+        hidden=hidden,
+        targets=targets,
+        scale=scale,
+    )
     blank = (jnp.zeros(targets.shape, jnp.float32),) * 3
     *scores, normaliser = jax.lax.fori_loop(0, _filled(targets), score, blank)
     return tuple(scores), (head, hidden, targets, scale, scores[1], normaliser)
 
 
+def _score_chunk(i, out, *, place, head, hidden, targets, scale):
+    """Puts log-probs, entropies and normalisers of chunk i into `out`."""
+    z = _logits(place, head, hidden[i], scale)
+    normaliser = jax.nn.logsumexp(z, axis=-1)
+    log_p = z - normaliser[..., None]
+    entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+    return _put(out, i, (pick(log_p, targets[i]), entropy, normaliser))
+
+
+@jax.named_scope("score")
 def _backward(constrain, kept, gradients):
-    place = constrain or (lambda x, axes: x)
+    place = constrain or leave
     head, hidden, targets, scale, entropy, normaliser = kept
-    narrow = place(head.astype(hidden.dtype), ("vocab", None))
-
-    def add(i, sums):
-        by_head, by_hidden = sums
-        by_log_prob, by_entropy, h, log_z = (
-            x[i][..., None] for x in (*gradients, entropy, normaliser)
-        )
-        log_p = _logits(place, narrow, hidden[i], scale) - log_z
-        by_z = jnp.where(_is(log_p, targets[i]), by_log_prob, 0.0)
-        by_z -= jnp.exp(log_p) * (by_log_prob + by_entropy * (log_p + h))
-        by_z = place((by_z * scale).astype(hidden.dtype), ("rows", "vocab"))
-        back = jnp.einsum(
-            "sv,vd->sd", by_z, narrow, preferred_element_type=jnp.float32
-        ).astype(hidden.dtype)
-        more = jnp.einsum(
-            "sv,sd->vd", by_z, hidden[i], preferred_element_type=jnp.float32
-        )
-        by_head += place(more, ("vocab", None))
-        return by_head, _put(by_hidden, i, place(back, ("rows", None)))
-
+    add = functools.partial(
+        _add_chunk,
+        place=place,
+        head=place(head.astype(hidden.dtype), ("vocab", None)),
+        hidden=hidden,
+        targets=targets,
+        scale=scale,
+        given=(*gradients, entropy, normaliser),
+    )
     blank = jnp.zeros(head.shape, jnp.float32), jnp.zeros_like(hidden)
     by_head, by_hidden = jax.lax.fori_loop(0, _filled(targets), add, blank)
     return by_head.astype(head.dtype), by_hidden, None, None
+
+
+def _add_chunk(i, sums, *, place, head, hidden, targets, scale, given):
+    """Adds chunk i to the gradients by the head [V, D] and by its own states.
+
+    Args:
+      i: [] int32.
+      sums: [V, D] float32, and [chunks, S, D].
+      place, head, hidden, targets, scale: as in `_score`.
+      given: gradients by log-prob and by entropy, the entropy, the normaliser,
+        [chunks, S] each.
+    """
+    by_head, by_hidden = sums
+    by_log_prob, by_entropy, h, log_z = (x[i][..., None] for x in given)
+    log_p = _logits(place, head, hidden[i], scale) - log_z
+    by_z = jnp.where(_is(log_p, targets[i]), by_log_prob, 0.0)
+    by_z -= jnp.exp(log_p) * (by_log_prob + by_entropy * (log_p + h))
+    by_z = place((by_z * scale).astype(hidden.dtype), ("rows", "vocab"))
+    back = jnp.einsum(
+        "sv,vd->sd", by_z, head, preferred_element_type=jnp.float32
+    ).astype(hidden.dtype)
+    more = jnp.einsum("sv,sd->vd", by_z, hidden[i], preferred_element_type=jnp.float32)
+    by_head += place(more, ("vocab", None))
+    return by_head, _put(by_hidden, i, place(back, ("rows", None)))
 
 
 _score.defvjp(_forward, _backward)
@@ -191,12 +199,6 @@ def _is(x: Array, targets: Array) -> Array:
     """[..., V] bool, true at the entry of x [..., V] that each target names."""
     ids = jax.lax.broadcasted_iota(targets.dtype, x.shape, x.ndim - 1)
     return ids == targets[..., None]
-
-
-def _pad(x: Array, axis: int, size: int, fill: int) -> Array:
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = (0, size - x.shape[axis])
-    return jnp.pad(x, widths, constant_values=fill)
 
 
 def pick(log_prob: Array, targets: Array) -> Array:

@@ -8,6 +8,7 @@ each name to axes of the mesh; every placement in the project is read from it.
     tensor  heads, inner width and vocabulary
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,8 +17,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from hiper_jax.lm import qwen
 from hiper_jax.lm.attention import choose
+from hiper_jax.lm.params import Params, ParamSpec
 
 AXES = ("data", "fsdp", "tensor")
 RULES: Mapping[str, str | tuple[str, ...] | None] = {
@@ -56,21 +57,20 @@ def spec(axes: tuple[str | None, ...]) -> PartitionSpec:
     return PartitionSpec(*(RULES[name] if name else None for name in axes))
 
 
-def shardings(leaves: qwen.Params, mesh: Mesh) -> qwen.Params:
-    """Returns a `NamedSharding` for each leaf of an abstract tree.
+def shardings(specs: Params, mesh: Mesh) -> Params:
+    """Returns a `NamedSharding` for each `ParamSpec` of a tree.
 
     Raises:
       ValueError: if the mesh does not divide an axis, naming both.
     """
-
-    if fault := undivided(leaves, mesh.shape):
+    if fault := undivided(specs, mesh.shape):
         raise ValueError(fault)
-    return jax.tree.map(lambda leaf: NamedSharding(mesh, spec(leaf.axes)), leaves)
+    return jax.tree.map(lambda leaf: NamedSharding(mesh, spec(leaf.axes)), specs)
 
 
-def undivided(leaves: qwen.Params, mesh: Mapping[str, int]) -> str | None:
+def undivided(specs: Params, mesh: Mapping[str, int]) -> str | None:
     """Says which axis of a tree a mesh (devices per axis) does not divide, if any."""
-    for path, leaf in jax.tree.leaves_with_path(leaves):
+    for path, leaf in jax.tree.leaves_with_path(specs):
         for size, name, axis in zip(
             leaf.shape, leaf.axes, spec(leaf.axes), strict=True
         ):
@@ -83,55 +83,58 @@ def undivided(leaves: qwen.Params, mesh: Mapping[str, int]) -> str | None:
     return None
 
 
-def serving_shardings(leaves: qwen.Params, mesh: Mesh) -> qwen.Params:
-    """Returns the places of `qwen.serving` weights: cut along tensor, else repeated.
+def serving_shardings(specs: Params, mesh: Mesh) -> Params:
+    """Returns the places of `unstack_layers`' weights: cut along tensor, else repeated.
 
     Every decode step reads every weight: cut along fsdp they would all travel at
     every token.
     """
-
-    def place(leaf: qwen.Leaf) -> NamedSharding:
-        axes = tuple(None if axis == "embed" else axis for axis in leaf.axes)
-        return NamedSharding(mesh, spec(axes[1:] if axes[0] == "layer" else axes))
-
-    places = jax.tree.map(place, leaves)
-    depth = jax.tree.leaves(leaves["layers"])[0].shape[0]
+    places = jax.tree.map(functools.partial(_serving_sharding, mesh=mesh), specs)
+    depth = jax.tree.leaves(specs["layers"])[0].shape[0]
     return places | {"layers": (places["layers"],) * depth}
 
 
-def hold(leaves: qwen.Params, mesh: Mesh) -> Callable[[qwen.Params], qwen.Params]:
+def _serving_sharding(leaf: ParamSpec, *, mesh: Mesh) -> NamedSharding:
+    axes = tuple(None if axis == "embed" else axis for axis in leaf.axes)
+    return NamedSharding(mesh, spec(axes[1:] if axes[0] == "layer" else axes))
+
+
+def hold(specs: Params, mesh: Mesh) -> Callable[[Params], Params]:
     """Returns the function that keeps weights, and so their gradients, in place."""
-    places = shardings(leaves, mesh)
-    return lambda params: jax.lax.with_sharding_constraint(params, places)
+    return functools.partial(
+        jax.lax.with_sharding_constraint, shardings=shardings(specs, mesh)
+    )
 
 
-def state_shardings(state: Any, leaves: qwen.Params, mesh: Mesh) -> Any:
+def state_shardings(state: Any, specs: Params, mesh: Mesh) -> Any:
     """Places everything that mirrors the weights as the weights, the rest everywhere.
 
     Args:
       state: arrays or shapes (`jax.eval_shape`); an optimizer's state, say. Whatever
         sits under the path of a weight and has its shape belongs to that weight.
-      leaves: the abstract tree of the weights.
+      specs: the abstract tree of the weights.
       mesh: the mesh.
     """
-    placed = {}
-    for path, sharding in jax.tree.leaves_with_path(shardings(leaves, mesh)):
-        placed[tuple(map(str, path))] = sharding
-    shapes = {
-        tuple(map(str, path)): leaf.shape
-        for path, leaf in jax.tree.leaves_with_path(leaves)
+    places = jax.tree.leaves(shardings(specs, mesh))
+    known = {
+        tuple(map(str, path)): (leaf.shape, place)
+        for (path, leaf), place in zip(
+            jax.tree.leaves_with_path(specs), places, strict=True
+        )
     }
     everywhere = NamedSharding(mesh, PartitionSpec())
-
-    def place(path, leaf):
-        path = tuple(map(str, path))
-        for start in range(len(path)):
-            tail = path[start:]
-            if tail in placed and shapes[tail] == leaf.shape:
-                return placed[tail]
-        return everywhere
-
+    place = functools.partial(_mirrored, known=known, otherwise=everywhere)
     return jax.tree.map_with_path(place, state)
+
+
+def _mirrored(path, leaf, *, known, otherwise):
+    """The place of the weight that an array of a state belongs to, if of any."""
+    path = tuple(map(str, path))
+    for start in range(len(path)):
+        shape, place = known.get(path[start:], (None, None))
+        if shape == leaf.shape:
+            return place
+    return otherwise
 
 
 def rows(mesh: Mesh) -> NamedSharding:
@@ -157,18 +160,25 @@ def attention(mesh: Mesh, **options: Any) -> Callable[..., Array]:
       mesh: the mesh; its tensor axis divides both head counts.
       **options: passed to the kernel.
     """
+    return functools.partial(_attend_apart, mesh=mesh, options=options)
+
+
+def _attend_apart(
+    q: Array,
+    k: Array,
+    v: Array,
+    segment: Array | None = None,
+    *,
+    mesh: Mesh,
+    options: Mapping[str, Any],
+) -> Array:
     heads = spec(("rows", None, "heads", None))
-    packed = PartitionSpec(RULES["rows"], None)
-    platform = mesh.devices.flat[0].platform
-
-    def look(q: Array, k: Array, v: Array, segment: Array | None = None) -> Array:
-        kernel = choose(platform, q, packed=segment is not None)
-        return jax.shard_map(
-            lambda *args: kernel(*args, **options),
-            mesh=mesh,
-            in_specs=(heads, heads, heads, None if segment is None else packed),
-            out_specs=heads,
-            check_vma=False,
-        )(q, k, v, segment)
-
-    return look
+    packed = None if segment is None else spec(("rows", None))
+    kernel = choose(mesh.devices.flat[0].platform, q, packed=segment is not None)
+    return jax.shard_map(
+        functools.partial(kernel, **options),
+        mesh=mesh,
+        in_specs=(heads, heads, heads, packed),
+        out_specs=heads,
+        check_vma=False,
+    )(q, k, v, segment)

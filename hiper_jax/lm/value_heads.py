@@ -1,34 +1,36 @@
 """Critics: three values (high, low, switch) read from hidden states.
 
 The critic is a language model of its own with a small linear head in place of the
-vocabulary; or, with `trunk=False`, only the linear
-head, on the actor's hidden states.
+vocabulary; or, with `trunk=False`, only the linear head, on the actor's hidden states.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import chex
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from hiper_jax.lm import qwen
-from hiper_jax.lm.attention import look_back
+from hiper_jax.lm.attention import causal_attention
 from hiper_jax.lm.config import LMConfig
+from hiper_jax.lm.params import Params, ParamSpec, init_tree
 from hiper_jax.lm.score import response_hidden
 
 HEADS = ("high", "low", "switch")
 
 
-def abstract(config: LMConfig, *, trunk: bool = True) -> qwen.Params:
-    """Returns the tree of leaves of a critic.
+def abstract(config: LMConfig, *, trunk: bool = True) -> Params:
+    """Returns the tree of specs of a critic.
 
     Args:
       config: the critic's own trunk, or the actor's if the trunk is shared.
       trunk: the critic owns a backbone.
     """
     tree: dict[str, Any] = {
-        "value": qwen.Leaf((config.width, len(HEADS)), ("embed", None)),
-        "value_bias": qwen.Leaf((len(HEADS),), (None,)),
+        "value": ParamSpec((config.width, len(HEADS)), ("embed", None)),
+        "value_bias": ParamSpec((len(HEADS),), (None,)),
     }
     if trunk:
         tree["trunk"] = qwen.abstract(config)
@@ -38,13 +40,15 @@ def abstract(config: LMConfig, *, trunk: bool = True) -> qwen.Params:
 
 def init(
     config: LMConfig, key: Array, dtype: Any = jnp.float32, *, trunk: bool = True
-) -> qwen.Params:
+) -> Params:
     """Draws a critic; its heads start at zero, so that every first value is 0."""
-    return qwen.init_tree(abstract(config, trunk=trunk), key, dtype)
+    return init_tree(abstract(config, trunk=trunk), key, dtype)
 
 
-def read_values(params: qwen.Params, hidden: Array) -> Array:
+@jax.named_scope("values")
+def head_values(params: Params, hidden: Array) -> Array:
     """Returns [..., 3] float32 values (high, low, switch) of [..., D] states."""
+    chex.assert_axis_dimension(hidden, -1, params["value"].shape[0])
     values = jnp.einsum(
         "...d,dc->...c",
         hidden,
@@ -56,7 +60,7 @@ def read_values(params: qwen.Params, hidden: Array) -> Array:
 
 
 def values(
-    params: qwen.Params,
+    params: Params,
     config: LMConfig,
     tokens: Array,
     prompt_lengths: Array,
@@ -64,7 +68,7 @@ def values(
     *,
     remat: str = "none",
     constrain: qwen.Constrain | None = None,
-    attention: Callable[..., Array] = look_back,
+    attention: Callable[..., Array] = causal_attention,
 ) -> Array:
     """Reads rows with the critic's own trunk and values every response token.
 
@@ -92,4 +96,4 @@ def values(
         constrain=constrain,
         attention=attention,
     )
-    return read_values(params, response_hidden(hidden, prompt_lengths, num_tokens))
+    return head_values(params, response_hidden(hidden, prompt_lengths, num_tokens))

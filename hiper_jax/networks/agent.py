@@ -189,4 +189,4 @@ def save_agent(directory, agent: Agent, actor, critic, *, tokenizer=None) -> Non
     if not (directory / "generation_config.json").is_file():
         # Without it `transformers` would not stop at the end of a message.
         ends = {"eos_token_id": agent.codec.eos_id, "pad_token_id": agent.codec.pad_id}
-        weights.write_json(directory / "generation_config.json", ends)
+        weights.write_record(directory / "generation_config.json", ends)

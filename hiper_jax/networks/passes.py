@@ -100,7 +100,7 @@ def score_and_values(
         # The same states, through which `flows` of the gradient passes.
         still = jax.lax.stop_gradient(states)
         valued = still + flows * (states - still) if flows else still
-        return log_prob, entropy, select(value_heads.read_values(critic, valued), heads)
+        return log_prob, entropy, select(value_heads.head_values(critic, valued), heads)
 
     return apply
 

@@ -89,9 +89,9 @@ def server(agent: Agent) -> Callable:
     """Training weights -> weights to sample with, of the type that is computed in."""
     dtype = None if agent.config.dtype == "float32" else agent.config.dtype
     if agent.mesh is None and dtype is None:
-        return lm.serving
+        return lm.unstack_layers
     places = None
     if agent.mesh is not None:
         places = sharding.serving_shardings(agent.served, agent.mesh)
-    serve = functools.partial(lm.serving, dtype=dtype)
+    serve = functools.partial(lm.unstack_layers, dtype=dtype)
     return jax.jit(serve, out_shardings=places)
