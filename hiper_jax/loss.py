@@ -56,12 +56,13 @@ def aggregate(
     marked = mask.sum(axis=-1).astype(loss.dtype)
     if aggregation == "seq-mean-token-mean":
         per_row = per_row / jnp.maximum(marked, 1)
-    if denominator is None:
-        denominator = {
-            "token-mean": jnp.maximum(marked.sum(), 1),
-            "seq-mean-token-sum-norm": mask.shape[1],
-        }.get(aggregation, mask.shape[0])
-    return per_row.sum() / denominator
+    by_name = {
+        "token-mean": jnp.maximum(marked.sum(), 1),
+        "seq-mean-token-sum-norm": mask.shape[1],
+    }
+    if denominator is not None:
+        return per_row.sum() / denominator
+    return per_row.sum() / by_name.get(aggregation, mask.shape[0])
 
 
 def policy_loss(

@@ -48,9 +48,9 @@ def test_the_version_is_said_once():
 
 def test_nothing_but_hiper_jax_is_a_top_level_name(tmp_path):
     code = (
-        "import importlib.util as u; import hiper_jax.kernels.segmented_scan, "
-        "hiper_jax.experiments; "
-        "print(u.find_spec('kernels'), u.find_spec('experiments'))"
+        "from importlib.util import find_spec; import hiper_jax.experiments; "
+        "import hiper_jax.kernels.segmented_scan; "
+        "print(find_spec('kernels'), find_spec('experiments'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True

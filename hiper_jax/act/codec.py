@@ -90,11 +90,11 @@ def load_codec(directory) -> Codec:
             f"{directory}: tokenizer_config.json names no eos_token; add the token "
             "that ends a message"
         )
-    eos = tokenizer.eos_token_id
+    eos: Any = tokenizer.eos_token_id
     # Chat models end a message with another token than a document.
     if template and "<|im_end|>" in template:
         eos = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos
+    pad: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos
     return Codec(tokenizer, eos, pad, chat=template is not None)
 
 

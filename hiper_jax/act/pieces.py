@@ -1,9 +1,10 @@
 """A tokenizer's vocabulary as bytes: what each token id contributes to the text."""
 
+import builtins
 import functools
 import json
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class PieceTable(NamedTuple):
     length: np.ndarray  # [V] int64, how many they are; 0 for an unused id
     ends: np.ndarray  # [V] bool, the token may end a message
 
-    def piece(self, token: int) -> bytes:
+    def piece(self, token: int) -> builtins.bytes:
         """One token's bytes."""
         begin = self.start[token]
         return self.bytes[begin : begin + self.length[token]].tobytes()
@@ -80,7 +81,7 @@ def _build(tokenizer, num_tokens: int) -> PieceTable:
 def _decoder_kind(decoder) -> str:
     """ "ByteLevel" or "Metaspace", from the decoder's own description."""
     described = "null" if decoder is None else decoder.__getstate__()
-    description = json.loads(described) or {"type": "none"}
+    description: dict[str, Any] = json.loads(described) or {"type": "none"}
     steps = description.get("decoders", [description])
     kinds = {step["type"] for step in steps}
     if kinds == {"ByteLevel"}:

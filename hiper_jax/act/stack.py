@@ -16,8 +16,7 @@ from hiper_jax.act.episode import Episode
 from hiper_jax.act.spans import TokenMasks, subgoal_ids, token_masks
 
 
-@struct.dataclass
-class Batch:
+class Batch(struct.PyTreeNode):
     """B trajectories of at most T turns, as N rows of at most L tokens.
 
     R response tokens at most. Rows are the real turns in order, then one row per
@@ -121,7 +120,7 @@ def stack(
     )
 
 
-def _rows(turns, ends, N: int, L: int, R: int, pad_id: int) -> dict[str, np.ndarray]:
+def _rows(turns, ends, N: int, L: int, R: int, pad_id: int) -> dict[str, Any]:
     """Token arrays, [N, ...]."""
     tokens = np.full((N, L), pad_id, np.int32)
     response = np.full((N, R), pad_id, np.int32)

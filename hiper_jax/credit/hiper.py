@@ -109,8 +109,11 @@ def assign_credit(batch: Batch, values: Array, settings: Settings) -> Credit:
     N = batch.tokens.shape[0]
     place = functools.partial(to_rows, row=batch.row, valid=batch.valid, num_rows=N)
     row_starts = place(starts)
+    low, high, switch = map(place, advantages)
     advantage, mask = token_advantage(
-        *map(place, advantages),
+        low,
+        high,
+        switch,
         *where(row_starts, batch.action_mask, batch.subgoal_mask, batch.switch_mask),
     )
     returns = estimate.return_high, estimate.return_low, estimate.return_switch

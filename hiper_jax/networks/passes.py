@@ -67,10 +67,12 @@ def values(
     """`Model.values`: the heads at every response token."""
 
     def apply(critic, tokens, start, num_tokens):
+        tokens, start = on_rows(agent, tokens, start)
         read = value_heads.values(
             critic,
             agent.critic_config,
-            *on_rows(agent, tokens, start),
+            tokens,
+            start,
             num_tokens,
             remat=agent.remat,
             **agent.on_mesh(),

@@ -200,6 +200,7 @@ def gradient(actor: Any, critic: Any, loss: Loss, chunk: Chunk):
     )
 
     def of_both(params):
+        assert model.score_and_values is not None
         whole = model.assemble(loss.reference, *params)
         log_prob, entropy, values = model.score_and_values(
             *whole, chunk.tokens, *targets
@@ -215,6 +216,7 @@ def gradient(actor: Any, critic: Any, loss: Loss, chunk: Chunk):
         return total, (parts, gap)
 
     def of_critic(critic):
+        assert model.values is not None  # `make_update` has looked
         _, whole = model.assemble(loss.reference, actor, critic)
         length = targets[1].shape[1]
         values = model.values(whole, chunk.tokens, targets[0], length)

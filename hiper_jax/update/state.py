@@ -16,8 +16,7 @@ class Optimizers(NamedTuple):
     critic: optax.GradientTransformation | None = None  # None without a critic
 
 
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """Everything an update reads and writes; None where there is no critic."""
 
     step: Any  # [] int32, updates done

@@ -158,6 +158,7 @@ def measure(
         _, critic = model.assemble(state.reference, state.actor, state.critic)
 
         def values_of(tokens, chosen):
+            assert model.values is not None  # `make_update` has looked
             read = model.values(critic, tokens, batch.start[chosen], R)
             expect("values", (C, R, H), read)
             return pick(read, None if read_at is None else read_at[chosen])

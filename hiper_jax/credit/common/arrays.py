@@ -1,11 +1,13 @@
 """Arrays of one trajectory: their check, their ends, their segments."""
 
+from typing import Any
+
 import chex
 import jax.numpy as jnp
 from jax import Array
 
 
-def one_trajectory(function: str, **arrays: Array | None) -> tuple[Array | None, ...]:
+def one_trajectory(function: str, **arrays: Array | None) -> tuple[Any, ...]:
     """Returns the arrays as jax arrays once all are [T]; None passes through.
 
     Args:
