@@ -15,6 +15,7 @@ from hiper_jax.act.envs.world import DEFAULT, settings_for
 from hiper_jax.act.stack import stack
 from hiper_jax.experiments import cli as main
 from hiper_jax.experiments import config as configs
+from hiper_jax.experiments import setup
 from hiper_jax.experiments.capacity import aot
 from hiper_jax.experiments.capacity import memory as plan
 from hiper_jax.experiments.capacity import plan as planning
@@ -22,7 +23,6 @@ from hiper_jax.lm import qwen, sharding
 from hiper_jax.lm.config import num_params, tiny
 from hiper_jax.lm.known import MODELS
 from hiper_jax.networks import placement
-from hiper_jax.networks.shapes import shapes_of
 
 CONFIG = tiny(512, width=64, depth=5, num_heads=4, num_kv_heads=4, mlp_width=128)
 JOB = plan.Job(chunk=32, rows=64, prompt=192, response=64, slots=32)
@@ -63,7 +63,7 @@ def run_of(**changes):
 
 
 def job_of(config: configs.Train) -> plan.Job:
-    shapes = shapes_of(config.reading, config.episodes, config.world.max_turns)
+    shapes = setup.run_shapes(config)
     return plan.Job(
         chunk=config.learn.chunk,
         rows=shapes.rows[0],
@@ -88,7 +88,8 @@ def test_state_and_batch_are_the_compilers_arguments():
 
 def test_the_batch_that_is_compiled_for_is_the_one_that_is_stacked():
     config = run_of()
-    shapes = shapes_of(config.reading, 4, 7)
+    world = dataclasses.replace(config.world, max_turns=7)
+    shapes = setup.run_shapes(dataclasses.replace(config, episodes=4, world=world))
     real = stack(
         small.episodes(),
         small.agent()[0].pieces,
