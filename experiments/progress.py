@@ -54,7 +54,7 @@ def rollout_metrics(episodes: list[Episode]) -> dict[str, float]:
         "rollout/admissible_rate": np.mean([t.action_valid for t in turns]),
         "rollout/response_tokens": np.mean([len(t.response) for t in turns]),
         "rollout/prompt_tokens": np.mean([len(t.prompt) for t in turns]),
-        "rollout/shortened_prompts": np.mean([t.shortened for t in turns]),
+        "rollout/shortened_prompts": np.mean([t.prompt_truncated for t in turns]),
         "rollout/truncated": np.mean([e.truncated for e in episodes]),
     }
     return {name: float(value) for name, value in metrics.items()}

@@ -13,7 +13,7 @@ import pytest
 
 from hiper_jax import workdir
 from hiper_jax.experiments.report import curves
-from hiper_jax.experiments.report.episode_page import number, pick, replay
+from hiper_jax.experiments.report.episode_page import episode_page, number, pick
 from hiper_jax.experiments.report.report import write_report
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
@@ -150,7 +150,7 @@ def test_a_replayed_turn_shows_its_decision_reward_and_credit():
     episode = dataclasses.replace(
         episode, credit=credit | {"advantage_high": [2.0] * 7}
     )
-    source = replay(episode, title="Won")
+    source = episode_page(episode, title="Won")
     page, first = Page(source), source.split("<li")[1]
     for expected in ("SWITCH", "find a mug", "› go to countertop 1", "0 → 0.25 shaped"):
         assert expected in html.unescape(first)
@@ -162,7 +162,7 @@ def test_a_replayed_turn_shows_its_decision_reward_and_credit():
     assert "KEEP" in second and "badly formed" in second
     assert "subgoal</span>" not in second  # a segment's second turn: no planner credit
     assert page.text.startswith("Won in 7 turns, 4 subgoals")
-    bare = replay(dataclasses.replace(episode, credit=None), title="Won")
+    bare = episode_page(dataclasses.replace(episode, credit=None), title="Won")
     assert "shaped" not in bare and Page(bare).count("bar") == 0
 
 

@@ -41,7 +41,7 @@ def pick(episodes: Iterable[Episode]) -> dict[str, Episode]:
     return picked
 
 
-def replay(episode: Episode, *, title: str, unfolded: bool = False) -> str:
+def episode_page(episode: Episode, *, title: str, unfolded: bool = False) -> str:
     """One episode as a foldable block."""
     segments = _segments(episode.turns)
     scale = max(
@@ -89,7 +89,7 @@ def _turn(
         for flaw, there in (
             ("badly formed", not turn.format_valid),
             ("not admissible", not turn.action_valid),
-            ("prompt cut", turn.shortened),
+            ("prompt cut", turn.prompt_truncated),
         )
         if there
     )

@@ -10,9 +10,9 @@ from hiper_jax import workdir
 from hiper_jax.experiments.report import curves, tables
 from hiper_jax.experiments.report.episode_page import (
     MOST_SWITCHES,
+    episode_page,
     number,
     pick,
-    replay,
     text,
 )
 
@@ -246,7 +246,7 @@ def _episodes(run: pathlib.Path) -> str:
             if name == MOST_SWITCHES:
                 title = f"Most switches: {title.lower()}"
             unfolded = step == max(files) and place == 0
-            parts.append(replay(episode, title=title, unfolded=unfolded))
+            parts.append(episode_page(episode, title=title, unfolded=unfolded))
     return "".join(parts)
 
 

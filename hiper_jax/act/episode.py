@@ -28,7 +28,7 @@ class Turn:
     format_valid: bool  # the response has the three blocks in good form
     action_valid: bool  # `admissible` has the action, or its form
     reward: float  # environment reward for this turn, unshaped
-    shortened: bool = False  # the prompt had to be cut to fit
+    prompt_truncated: bool = False  # the prompt had to be cut to fit
 
 
 @dataclasses.dataclass(frozen=True)

@@ -212,7 +212,7 @@ class _Record:
                 format_valid=reply.valid,
                 action_valid=accepts(self.info["admissible_actions"], reply.action),
                 reward=0.0,
-                shortened=self.fitted.shortened,
+                prompt_truncated=self.fitted.shortened,
             )
         )
 
