@@ -53,7 +53,8 @@ def evenly_spaced(games: Sequence[str], number: int) -> list[str]:
     """`number` games, evenly spaced through a sorted list; all if it is shorter."""
     if number >= len(games):
         return list(games)
-    return [games[i] for i in np.linspace(0, len(games) - 1, number).astype(int)]
+    places = np.linspace(0, len(games) - 1, number).astype(int)
+    return [games[int(place)] for place in places]
 
 
 def training_games(
@@ -69,7 +70,7 @@ def training_games(
         order = np.random.default_rng((seed, epoch)).permutation(len(games))
         begin = epoch * len(games)
         places = order[max(first - begin, 0) : end - begin]
-        chosen += [games[place] for place in places]
+        chosen += [games[int(place)] for place in places]
     return chosen
 
 

@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,15 +42,15 @@ RATES = {"gamma": 1.0, "lambda_turn": 1.0, "lambda_segment": 0.95}
 
 
 class Turns(NamedTuple):
-    """Inputs of HAE, [B, T] each."""
+    """Inputs of HAE, [B, T] each, numpy or jax."""
 
-    reward: np.ndarray
-    terminated: np.ndarray
-    valid: np.ndarray
-    switch: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    waits: np.ndarray
+    reward: Any
+    terminated: Any
+    valid: Any
+    switch: Any
+    low: Any
+    high: Any
+    waits: Any
 
 
 def random_turns(B: int, T: int, seed: int = 0) -> Turns:
@@ -119,7 +119,8 @@ def our_tokens(turns: Turns, values, masks):
         standardize(a.reshape(-1), mask.any(axis=-1))
         for a, mask in zip(estimate[:3], carried, strict=True)
     ]
-    total, mask = token_advantage(*advantages, *carried)
+    parts = [*advantages, *carried]
+    total, mask = token_advantage(*parts)
     returns = [
         jnp.where(position, r.reshape(-1, 1), 0)
         for r, position in zip(estimate[3:], positions, strict=True)

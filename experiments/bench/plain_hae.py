@@ -64,12 +64,12 @@ def per_turn(turns, rates) -> dict[str, Callable]:
     """The loops on [B, T] arrays, ready to be timed."""
     length = turns.valid.sum(axis=1)
     calls = {}
-    kinds = {"torch": _array} if torch else {}
+    kinds: dict[str, Callable] = {"torch": _array} if torch else {}
     kinds["numpy"] = np.asarray
     for name, convert in kinds.items():
         r, d, _, q, *values = (convert(x) for x in turns)
         calls[f"plain, {name}"] = lambda r=r, d=d, q=q, values=values: hae(
-            r, d, length, q, *values, rates
+            r, d, length, q, *values, rates=rates
         )
     return calls
 
@@ -90,7 +90,7 @@ def spread(turns, values, masks, rates) -> list:
         read.append(_array(value)[rows, at].reshape(B, T))
     reward, terminated, valid, switch = (_array(x) for x in turns[:4])
     length = np.asarray(valid).sum(axis=1)
-    out = hae(reward, terminated, length, switch, *read, rates)
+    out = hae(reward, terminated, length, switch, *read, rates=rates)
     out = [x.reshape(-1) for x in out]
     starts = switch.reshape(-1) | _array(np.tile(np.arange(T) == 0, B))
     carried = [action, subgoal & starts[:, None], said]

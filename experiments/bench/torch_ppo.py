@@ -48,7 +48,7 @@ def lay_out(batch, advantage, carries, starts, returns, P: int, R: int, device) 
         real = batch.length[m]
         tokens[m, at : at + real] = batch.tokens[m, :real]
         mask[m, at : at + real] = 1
-    arrays = Rows(
+    arrays = (
         tokens,
         mask,
         np.asarray(batch.response[:, :R], np.int64),

@@ -100,9 +100,9 @@ def measure_pool(directory: str, games: Sequence[str], *, envs: int, workers: in
         "workers": workers,
         "start_s": start,
         "steps_per_s": envs * TURNS / seconds,
-        "first_env_mb": first["rss"] if known else None,
-        "all_envs_mb": sum(each["rss"] for each in after) if known else None,
-        "all_envs_pss_mb": sum(each["pss"] for each in after) if known else None,
+        "first_env_mb": first["rss"] if first and known else None,
+        "all_envs_mb": sum(m["rss"] for m in after if m) if known else None,
+        "all_envs_pss_mb": sum(m["pss"] for m in after if m) if known else None,
     }
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
+from hiper_jax.act.codec import Codec
 from hiper_jax.act.stack import Batch
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments.setup import build, run_shapes
@@ -18,21 +19,13 @@ from hiper_jax.networks.sampler import server
 from hiper_jax.networks.shapes import Shapes
 
 
-@dataclasses.dataclass(frozen=True)
-class _Codec:
-    """What generation asks of a tokenizer."""
-
-    eos_id: int = 1
-    pad_id: int = 0
-
-
 def bare_agent(model: LMConfig, config: configs.Train, mesh: Any) -> Agent:
     """An agent of a shape that has no weights and no tokenizer."""
     model = dataclasses.replace(model, dtype=config.dtype)
     return Agent(
         model,
         model,
-        _Codec(),
+        Codec(None, eos_id=1, pad_id=0, chat=False),  # all that generation asks
         None,
         mesh=mesh,
         remat=config.remat,

@@ -151,7 +151,7 @@ def _evaluated(rounds) -> dict[str, list[tuple[int, float, float, float]]]:
     found: dict[str, list] = {}
     for splits in rounds.values():
         for row in success_table({}, splits):
-            if row.task_type == OVERALL:
+            if row.task_type == OVERALL and row.after is not None:
                 step = splits[row.split]["step"]
                 point = (step, row.after.share, *row.after.interval)
                 found.setdefault(row.split, []).append(point)
@@ -164,7 +164,9 @@ def _lines(lines, dots, percent: bool) -> bytes:
     colours = iter(COLOURS)
     for label, (steps, values) in lines:
         colour, smooth = next(colours), len(steps) >= SMOOTH_FROM
-        style = dict(color=colour, marker="o" if len(steps) == 1 else None)
+        style: dict[str, Any] = dict(
+            color=colour, marker="o" if len(steps) == 1 else None
+        )
         axes.plot(
             steps,
             scale * values,

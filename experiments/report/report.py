@@ -210,7 +210,7 @@ def _score(rate: tables.Rate) -> str:
 
 
 def _change(row: tables.Row) -> str:
-    if not row.differs:
+    if row.before is None or row.after is None or not row.differs:
         return ""
     better = row.after.share > row.before.share
     name, arrow = ("up", "▲") if better else ("down", "▼")

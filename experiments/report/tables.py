@@ -222,6 +222,10 @@ def to_markdown(rows: Iterable[Row]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 6)
+
+
 def to_records(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """Plain values for JSON; shares and interval ends in [0, 1]."""
     records = []
@@ -232,12 +236,10 @@ def to_records(rows: Iterable[Row]) -> list[dict[str, Any]]:
             record |= {
                 f"{name}_won": rate.won if rate else None,
                 f"{name}_games": rate.games if rate else None,
-                f"{name}_share": round(rate.share, 6) if rate else None,
-                f"{name}_low": round(low, 6) if rate else None,
-                f"{name}_high": round(high, 6) if rate else None,
-                f"{name}_score": round(rate.score, 6)
-                if rate and rate.points is not None
-                else None,
+                f"{name}_share": _rounded(rate.share if rate else None),
+                f"{name}_low": _rounded(low),
+                f"{name}_high": _rounded(high),
+                f"{name}_score": _rounded(rate.score if rate else None),
             }
         records.append(record)
     return records

@@ -5,7 +5,7 @@ A state, a subgoal in force, and three decisions a turn: switch or keep, which s
 terms of the variance theorem come from dynamic programming; nothing here is credit.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,14 +44,14 @@ class Values(NamedTuple):
 
 
 class Trajectories(NamedTuple):
-    """M trajectories of T turns."""
+    """M trajectories of T turns, numpy or jax."""
 
-    weight: Array  # [M] probabilities; they sum to 1
-    state: Array  # [M, T]
-    before: Array  # [M, T] subgoal in force before the turn's decisions, -1 at turn 0
-    switch: Array  # [M, T] bool, true at turn 0
-    subgoal: Array  # [M, T] after them
-    action: Array  # [M, T]
+    weight: Any  # [M] probabilities; they sum to 1
+    state: Any  # [M, T]
+    before: Any  # [M, T] subgoal in force before the turn's decisions, -1 at turn 0
+    switch: Any  # [M, T] bool, true at turn 0
+    subgoal: Any  # [M, T] after them
+    action: Any  # [M, T]
 
 
 def random_process(
@@ -59,18 +59,19 @@ def random_process(
 ) -> tuple[Process, Policy]:
     """A process and a policy of random logits that switches at about `rate`."""
     rng = np.random.default_rng(seed)
-    policy = Policy(
+    policy = dict(
         switch=np.log(rate / (1 - rate)) + 0.3 * rng.normal(size=(states, subgoals)),
         plan=rng.normal(size=(states, subgoals)),
         act=1.5 * rng.normal(size=(states, subgoals, actions)),
     )
-    process = Process(
+    process = dict(
         start=rng.dirichlet(np.ones(states)),
         move=rng.dirichlet(np.full(states, 0.5), size=(states, actions)),
         reward=rng.normal(size=(states, actions)),
         gamma=np.asarray(gamma),
     )
-    return jax.tree.map(jnp.asarray, (process, policy))
+    process, policy = jax.tree.map(jnp.asarray, (process, policy))
+    return Process(**process), Policy(**policy)
 
 
 def exact_values(process: Process, policy: Policy, horizon: int) -> Values:

@@ -92,9 +92,9 @@ def advantages(
     )
     return {
         "hae": estimate[:3],
-        "gae_turn": (by_turn,) * 3,
+        "gae_turn": (by_turn, by_turn, by_turn),
         "gae_token": by_token,
-        "monte_carlo": (above_mean,) * 3,
+        "monte_carlo": (above_mean, above_mean, above_mean),
     }
 
 

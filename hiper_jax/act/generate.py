@@ -132,8 +132,8 @@ class Generate:
         """See `sample`; rows are named by their place where they have no names."""
         if row_ids is None:
             row_ids = np.arange(len(lengths), dtype=np.int32)
-        temperature = np.float32(temperature)
-        return self._sample(params, prompts, lengths, key, temperature, row_ids)
+        heat = np.float32(temperature)
+        return self._sample(params, prompts, lengths, key, heat, row_ids)
 
     def lower(self, *args: Any) -> Any:
         """`sample` for arguments, or their shapes, see `jax.stages.Lowered`."""

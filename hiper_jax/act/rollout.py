@@ -113,7 +113,7 @@ def rollout(
     live: dict[int, _Record] = {}
     done: dict[int, Episode] = {}
     while len(done) < len(games):
-        starts = []
+        starts: list[tuple[int, int]] = []  # (slot, episode)
         while free and waiting:
             starts.append((free.pop(), waiting.pop()))
         if starts:

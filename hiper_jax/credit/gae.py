@@ -13,7 +13,7 @@ def gae(
     valid: Array,
     value: Array,
     *,
-    gamma: float = 1.0,
+    gamma: float | Array = 1.0,
     lambda_: float = 1.0,
     bootstrap: str = "none",
     value_next: Array | None = None,

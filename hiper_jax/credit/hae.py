@@ -34,7 +34,7 @@ def hae(
     value_high: Array,
     value_switch: Array | None,
     *,
-    gamma: float = 1.0,
+    gamma: float | Array = 1.0,
     lambda_turn: float = 1.0,
     lambda_segment: float = 0.95,
     bootstrap: str = "none",

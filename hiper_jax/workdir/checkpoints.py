@@ -5,7 +5,7 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -145,7 +145,7 @@ def _leaves(tree: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _orbax():
+def _orbax() -> Iterator[Any]:
     """Orbax, silent, with `extra` as plain JSON; reads what is asked for only.
 
     Left to itself it writes JSON as arrays, which loses None and large integers, and

@@ -49,7 +49,8 @@ def _begin():
 
 def _end_with_parent():
     """Workers hold both ends of their queue: they do not notice a killed parent."""
-    multiprocessing.parent_process().join()
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
     os._exit(1)
 
 

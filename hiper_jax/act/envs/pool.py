@@ -282,7 +282,7 @@ class _Slot:
         self.task = None  # None: no episode is under way
         self.actions = []
         self.observation = None
-        self.request = None
+        self.request: Any = None  # ("reset" or "step", its argument)
         self.failures = 0
 
     def finish(self, result) -> None:

@@ -74,7 +74,7 @@ def synthetic_goal(
     weights = [1.0 / attribute_goals[attribute] for attribute in attributes]
     return {
         **_target(product),
-        "instruction_text": product.instruction
+        "instruction_text": f"{product.instruction}"
         + (f" with {choice}" if choice else "")
         + _clause(bound),
         "attributes": attributes,

@@ -12,6 +12,7 @@ workers import nothing heavy and can map the arrays.
 import contextlib
 import logging
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -96,7 +97,8 @@ def _hidden(*names: str):
     have found each other; and numba costs a second that nothing here needs.
     """
     kept = {name: sys.modules.get(name) for name in names}
-    sys.modules.update(dict.fromkeys(names))
+    modules: Any = sys.modules
+    modules.update(dict.fromkeys(names))
     try:
         yield
     finally:

@@ -116,11 +116,11 @@ class Shop:
 
     def goal_ids(self, numbers: Sequence[int]) -> tuple[str, ...]:
         """Names goals by their numbers in the catalogue's order: asin, dash, which."""
-        numbers = np.asarray(numbers, np.int64)
-        if len(numbers) and not 0 <= numbers.min() <= numbers.max() < self.num_goals:
+        asked = np.asarray(numbers, np.int64)
+        if len(asked) and not 0 <= asked.min() <= asked.max() < self.num_goals:
             raise ValueError(f"Goals are numbered 0 to {self.num_goals - 1}.")
-        places = np.searchsorted(self._first, numbers, side="right") - 1
-        which = numbers - self._first[places]
+        places = np.searchsorted(self._first, asked, side="right") - 1
+        which = asked - self._first[places]
         pairs = zip(self.store.asins[places], which, strict=True)
         return tuple(f"{asin.decode()}-{number}" for asin, number in pairs)
 

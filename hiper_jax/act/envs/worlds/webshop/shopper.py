@@ -57,13 +57,15 @@ def read_request(task: str) -> Request:
     bound = float("inf")
     if price := _PRICE.search(task):
         task, bound = task[: price.start()], float(price[1])
-    head, options = task, ()
+    head = task
+    options: tuple[tuple[str, str], ...] = ()
     # The first " with " from which on all parts are pairs.
     for match in re.finditer(" with ", task):
         parts = task[match.end() :].split(", and ")
-        pairs = tuple(tuple(part.split(": ", 1)) for part in parts)
-        if all(len(pair) == 2 for pair in pairs):
-            head, options = task[: match.start()], pairs
+        pairs = [part.partition(": ") for part in parts]
+        if all(colon for _, colon, _ in pairs):
+            head = task[: match.start()]
+            options = tuple((name, value) for name, _, value in pairs)
             break
     return Request(_LEAD.sub("", head).replace(",", "").lower(), options, bound)
 

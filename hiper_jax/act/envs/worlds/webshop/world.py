@@ -40,13 +40,13 @@ class WebShop:
             raise ValueError(f"max_turns must be at least 1, not {max_turns}.")
         self._shop, self._own_goal = shop, goal
         self._max_turns, self._reward, self._partial = max_turns, reward, partial
-        self._goal: dict[str, Any] | None = None
+        self._goal: Any = None  # until an episode has begun
 
     def reset(self, task: str | None = None) -> Reset:
         """Starts the goal of that id; without one, the goal given at the start."""
-        if task is None and self._own_goal is None:
-            raise ValueError("Say which goal to play: reset(task) takes a goal's id.")
         goal = self._own_goal if task is None else self._shop.goal(task)
+        if goal is None:
+            raise ValueError("Say which goal to play: reset(task) takes a goal's id.")
         self._game = goal["asin"] if task is None else task
         self._goal, self._text = goal, goal["instruction_text"]
         self._turns, self._score, self._parts = 0, 0.0, None
