@@ -405,7 +405,10 @@ def test_missing_shop_files_are_named(capsys, monkeypatch, tmp_path):
     [
         ({"world": {"environment": "chess"}}, "alfworld, webshop"),
         ({"world": {"shop": {"protocol": "mine"}}}, "canonical or paper"),
-        ({"world": {"shop": {"products": 0}}}, "at least 1"),
+        (
+            {"world": {"shop": {"products": 0}}},
+            "must be a whole number, 1 or more",
+        ),
     ],
 )
 def test_a_wrong_shop_is_said_before_anything_starts(
