@@ -9,6 +9,7 @@ import pytest
 import small
 
 from hiper_jax.act.codec import load_codec
+from hiper_jax.act.envs.world import load_world
 from hiper_jax.act.format import read_response
 from hiper_jax.act.pieces import piece_table
 from hiper_jax.act.prompt import fit_prompt
@@ -74,7 +75,14 @@ def test_prompt_to_ids_to_response_to_masks(name, request):
     assert codec.tokenizer.convert_ids_to_tokens(codec.eos_id) == "<|im_end|>"
     actions = [f"go to desk {i}" for i in range(40)]
     fitted = fit_prompt(
-        codec.encode_prompt, 300, "find the book", [], "A room.", "", actions
+        codec.encode_prompt,
+        300,
+        "find the book",
+        [],
+        "A room.",
+        "",
+        actions,
+        template=load_world("alfworld").templates["full"],
     )
     prompt = codec.tokenizer.decode(fitted.ids)
     assert fitted.shortened and len(fitted.ids) <= 300
