@@ -9,6 +9,7 @@ the rest must be the known one. The task sentence is taken out first; it is only
 import functools
 import hashlib
 import json
+import pathlib
 import re
 from typing import NamedTuple
 
@@ -97,6 +98,46 @@ def recognise(game: dict) -> tuple[Dialect, str]:
         raise ValueError("The game's domain has an action, help, without a text.")
     dialect = dialect._replace(washers=washers, help=answer if has_help else None)
     return dialect, sentence.removeprefix(TASK)
+
+
+@functools.lru_cache(maxsize=1)
+def stock_texts() -> tuple[str, str]:
+    """ALFWorld's domain and grammar, from the alfworld package.
+
+    Raises:
+      ImportError: the package is not installed.
+      ValueError: another version of it is.
+    """
+    from alfworld.info import ALFRED_PDDL_PATH, ALFRED_TWL2_PATH
+
+    texts = []
+    for path, name in (
+        (ALFRED_PDDL_PATH, DOMAIN_FILE),
+        (ALFRED_TWL2_PATH, GRAMMAR_FILE),
+    ):
+        text = pathlib.Path(path).read_bytes()
+        if f"sha256:{hashlib.sha256(text).hexdigest()}" != name:
+            raise ValueError(
+                f"{path} is not that of alfworld 0.4.2: install that version."
+            )
+        texts.append(text.decode())
+    return texts[0], texts[1]
+
+
+def with_texts(game: dict) -> dict:
+    """The game with the texts that it names in it, as the stock tools need it.
+
+    Raises:
+      ImportError: the alfworld package is not installed.
+      ValueError: another version of it is.
+    """
+    if (game["pddl_domain"], game["grammar"]) != (DOMAIN_FILE, GRAMMAR_FILE):
+        return game
+    domain, grammar = stock_texts()
+    sentence = json.dumps(recognise(game)[1])[1:-1]
+    grammar = grammar.replace("UNKNOWN GOAL.", sentence)
+    rest = {key: value for key, value in game.items() if key != "task"}
+    return rest | {"pddl_domain": domain, "grammar": grammar}
 
 
 def _unknown(what: str) -> ValueError:
