@@ -29,6 +29,7 @@ TYPES = (
 NATURES = ("pickupable", "cleanable", "heatable", "coolable", "sliceable", "toggleable")
 MARKS = ("isClean", "isHot", "isCool", "isSliced", "isToggled", "isOn")
 
+# Goals, as ALFWorld writes them but for the line breaks.
 STORED = (
     "(and (exists (?r - receptacle) (exists (?o - object) (and (inReceptacle ?o ?r)"
     " (objectType ?o {thing}Type) (receptacleType ?r {place}Type){asked}))))"

@@ -191,10 +191,12 @@ def _read_problem(text: str) -> tuple[dict[str, str], list[tuple[str, ...]], lis
         raise ValueError("it has not one agent")
     facts = set()
     for fact in init:
-        if not isinstance(fact, list) or not fact or not isinstance(fact[0], str):
+        if fact and fact[0] in ("=", "not"):
+            continue  # a cost, or something that is false
+        words = [word for word in fact if isinstance(word, str)]
+        if not fact or isinstance(fact, str) or words != fact:
             raise ValueError("one of its facts is no list of words")
-        if fact[0] not in ("=", "not"):  # a cost, or something that is false
-            facts.add(tuple(map(str, fact)))
+        facts.add(tuple(fact))
     if len(facts) > MAX_FACTS:
         raise ValueError(f"it has more than {MAX_FACTS:,} facts")
     return kinds, sorted(facts), goal[0]
