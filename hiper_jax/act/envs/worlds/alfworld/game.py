@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from typing import NamedTuple
 
 from hiper_jax.act.envs.worlds.alfworld import ends, forms
+from hiper_jax.act.envs.worlds.alfworld.data import MAX_BYTES
 from hiper_jax.act.envs.worlds.alfworld.dialect import Dialect, recognise
 
-MAX_BYTES = 4_000_000  # of a file; ALFWorld's largest has some 130,000
 MAX_FACTS = 20_000  # its largest problem has some 1,500
 MAX_THINGS = 2_000  # receptacles and objects; its largest room has some 150
 GAME_KEYS = ("pddl_domain", "grammar", "pddl_problem")

@@ -1,11 +1,13 @@
 """Holds the native engine against TextWorld's: the same walks, string for string."""
 
+import os
 import random
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from hiper_jax.act.envs.worlds.alfworld import native
+from hiper_jax.act.envs.worlds.alfworld.data import SPLITS, VERSION, list_games
 from hiper_jax.act.envs.worlds.alfworld.game import read_file
 from hiper_jax.act.envs.worlds.alfworld.native import Seen
 
@@ -45,6 +47,21 @@ class Comparison(NamedTuple):
     games: int
     steps: int
     difference: str  # where they first differed, in words; "" if nowhere
+
+
+def find_games(root: str) -> list[str]:
+    """The games of all splits below a folder, split by split.
+
+    Raises:
+      FileNotFoundError: there are none.
+    """
+    games: list[str] = []
+    for split in SPLITS:
+        if os.path.isdir(os.path.join(root, VERSION, split)):
+            games += list_games(root, split).games
+    if not games:
+        raise FileNotFoundError(f"{root} holds no games in ALFWorld's layout.")
+    return games
 
 
 def compare(
