@@ -8,7 +8,14 @@ from collections import Counter
 import pytest
 from odd_rooms import draw_room
 
-from hiper_jax.act.envs.worlds.alfworld import data, dialect, game, native, versus
+from hiper_jax.act.envs.worlds.alfworld import (
+    WORLD,
+    data,
+    dialect,
+    game,
+    native,
+    versus,
+)
 from hiper_jax.act.envs.worlds.alfworld.write import make_games
 
 pytest.importorskip("textworld", reason="the extra `reference` is not installed")
@@ -70,6 +77,15 @@ def test_the_comparison_sees_a_difference(games):
     assert found.steps < 500
     assert "native 'You open" in found.difference
     assert "stock  'Please open" in found.difference
+
+
+def test_the_command_walks_through_a_folder_of_games(games):
+    command, said = WORLD.commands["games diff"], []
+    root = games[0].partition(data.VERSION)[0]
+    command.run(command.settings(games=root, steps=40), said.append)
+    assert said[-1] == "40 steps in 1 walks: no difference"
+    with pytest.raises(FileNotFoundError, match="holds no games"):
+        command.run(command.settings(games=root + "logic"), said.append)
 
 
 @pytest.mark.parametrize("sinks", [False, True])

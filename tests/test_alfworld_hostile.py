@@ -81,6 +81,11 @@ def test_a_task_is_a_text_whatever_it_says(tmp_path):
     assert not trap.exists()
 
 
+def test_a_task_is_one_line_that_can_be_printed(refused):
+    for task in ("put it\nthere", "x" * 10_000, "\ud800", "\x1b[2J", None):
+        refused(_content(task=task), "task")
+
+
 def test_bombs_are_refused_within_a_second(refused):
     fact = "(inReceptacle apple_bar_1 desk_bar_1) "
     facts = (f"(pickupable apple_bar_{i}) " for i in range(10**6))

@@ -21,6 +21,7 @@ _DOMAIN = "b0b8259a4e11c9f45e91c181404bde4c2c936ad872fdc4d368c7e63094eaafac"
 _GRAMMAR = "15a27850c9c8fd5e17bea1e5d1b3458a3a7f9b427d39506743ae049e6310b89b"
 
 TASK = "Your task is to: "
+MAX_TASK = 2_000  # characters
 HELP = """\
 Available commands:
   look:                             look around your current location
@@ -40,6 +41,7 @@ Available commands:
 
 _COMMENT = re.compile(r";[^\n]*")
 _WORD = re.compile(r"[()]|[^\s()]+")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _SENTENCE = re.compile(rf'"rhs"\s*:\s*(?="{TASK})({_STRING})')
 _HELP_ACTION = (
@@ -80,10 +82,7 @@ def recognise(game: dict) -> tuple[Dialect, str]:
     """
     domain, grammar = game["pddl_domain"], game["grammar"]
     if (domain, grammar) == (DOMAIN_FILE, GRAMMAR_FILE):
-        task = game.get("task")
-        if not isinstance(task, str):
-            raise ValueError("The game file has no task: make the game again.")
-        return Dialect(), task
+        return Dialect(), _check_task(game.get("task"))
     found = _SENTENCE.search(grammar)
     if found is None:
         raise ValueError(f"The game's grammar says no '{TASK.strip()}'.")
@@ -92,12 +91,23 @@ def recognise(game: dict) -> tuple[Dialect, str]:
         sentence = json.loads(found[1])
     except ValueError as error:
         raise ValueError(f"The game's task is no JSON string ({error}).") from None
+    sentence = _check_task(sentence.removeprefix(TASK))
     has_help, washers = _domain(domain)
     dialect, answer = _grammar(blank)
     if has_help and answer is None:
         raise ValueError("The game's domain has an action, help, without a text.")
     dialect = dialect._replace(washers=washers, help=answer if has_help else None)
-    return dialect, sentence.removeprefix(TASK)
+    return dialect, sentence
+
+
+def _check_task(sentence) -> str:
+    if not isinstance(sentence, str):
+        raise ValueError("The game file has no task: make the game again.")
+    if len(sentence) > MAX_TASK or _CONTROL.search(sentence):
+        raise ValueError(
+            f"The game's task is not one line of at most {MAX_TASK:,} characters."
+        )
+    return sentence
 
 
 @functools.lru_cache(maxsize=1)

@@ -10,8 +10,8 @@ from hiper_jax.act.envs.worlds.alfworld import ends, forms
 from hiper_jax.act.envs.worlds.alfworld.data import MAX_BYTES
 from hiper_jax.act.envs.worlds.alfworld.dialect import Dialect, recognise
 
-MAX_FACTS = 20_000  # its largest problem has some 1,500
-MAX_THINGS = 2_000  # receptacles and objects; its largest room has some 150
+MAX_FACTS = 20_000  # of a problem; ALFWorld's largest has some 1,500
+MAX_THINGS = 2_000  # receptacles and objects; ALFWorld's largest room has some 150
 GAME_KEYS = ("pddl_domain", "grammar", "pddl_problem")
 
 _NATURES = ("pickupable", "toggleable", "isreceptacleobject", *sorted(ends.NATURES))
@@ -83,7 +83,7 @@ class Game(NamedTuple):
     things: tuple[Thing, ...]
     at: tuple[tuple[int, ...], ...]  # [locations] the receptacles reached from each
     takes: dict[str, frozenset[str]]  # from a receptacle's type to things' types
-    routes: dict[str, tuple]  # the commands to go anywhere; see `native.Move`
+    routes: dict[str, tuple]  # the commands to go anywhere; see `moves.Move`
     goal: ends.Goal
     start: State
 
