@@ -191,6 +191,30 @@ def test_unusable_arguments_are_refused(tmp_path, root):
     assert not os.path.exists(out)
 
 
+def test_games_are_made_and_played_without_textworld_and_alfworld(tmp_path):
+    code = (
+        "import random, sys\n"
+        "for name in ('textworld', 'alfworld', 'fast_downward', 'tatsu', 'jericho'):\n"
+        "    sys.modules[name] = None\n"
+        "from hiper_jax.act.envs.worlds.alfworld import data, expert, write\n"
+        "from hiper_jax.act.envs.worlds.alfworld.world import AlfWorld\n"
+        "write.make_games('made', train=12, seen=0, unseen=6, seed=2)\n"
+        "for split in ('train', 'valid_unseen'):\n"
+        "    for game in data.list_games('made', split).games:\n"
+        "        rng = random.Random(0)\n"
+        "        assert expert.demonstrate(AlfWorld(), game, rng=rng).won\n"
+        "print('played')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout == "played\n", done.stderr
+
+
 @needs_stock_engine
 def test_games_for_the_stock_tools_are_the_same_games(root, stock_root):
     ours, theirs = _tree(root), _tree(stock_root)

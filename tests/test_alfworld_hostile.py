@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from hiper_jax.act.envs.worlds.alfworld import dialect, forms, game, native
+from hiper_jax.act.envs.worlds.alfworld import brackets, dialect, game, native
 
 ROOM = """(define (problem p) (:domain alfred)
 (:objects agent1 - agent apple_bar_1 - object appletype - otype
@@ -171,7 +171,7 @@ def test_reading_takes_time_in_proportion_to_the_text():
     def seconds(size):
         text = "(" + "(a (b c)) " * size + ")"
         began = time.perf_counter()
-        forms.read_form(text)
+        brackets.read_form(text)
         return time.perf_counter() - began
 
     seconds(1_000)

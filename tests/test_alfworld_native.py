@@ -9,7 +9,15 @@ import time
 import pytest
 from odd_rooms import draw_room
 
-from hiper_jax.act.envs.worlds.alfworld import data, dialect, ends, forms, game, native
+from hiper_jax.act.envs.worlds.alfworld import (
+    alfred,
+    brackets,
+    data,
+    dialect,
+    ends,
+    game,
+    native,
+)
 from hiper_jax.act.envs.worlds.alfworld.write import make_games
 
 # Numbers are handed out from the top: the first apple by name is apple 2.
@@ -211,16 +219,14 @@ def test_one_file_is_read_once_until_it_changes(tmp_path):
     ],
 )
 def test_forms_are_read_as_lists(text, form):
-    assert forms.read_form(text) == form
+    assert brackets.read_form(text) == form
 
 
 def test_the_goals_of_all_task_types_are_read():
-    from hiper_jax.act.envs.worlds.alfworld import alfred
-
     found = {}
     for task, text in alfred.GOALS.items():
         text = text.format(obj="Mug", recep="Desk", toggle="DeskLamp")
-        (goal,) = forms.read_form(text.rpartition(")")[0])[1:]
+        (goal,) = brackets.read_form(text.rpartition(")")[0])[1:]
         found[task] = ends.read_goal(goal)
     stored = ends.Stored("desktype", "mugtype", frozenset(), 1)
     assert found == {

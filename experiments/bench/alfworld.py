@@ -23,6 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from typing import Literal
 
 from hiper_jax.act.envs.pool import Pool
 from hiper_jax.act.envs.worlds.alfworld import native, versus
@@ -30,6 +31,7 @@ from hiper_jax.act.envs.worlds.alfworld.game import read_file, read_game
 from hiper_jax.act.envs.worlds.alfworld.world import AlfWorld
 from hiper_jax.act.envs.worlds.alfworld.write import make_games
 
+EngineName = Literal["native", "textworld"]
 AIM = {"step_ms": 1000, "first_reset_ms": 300, "reset_ms": 2000}
 MANY = {"native": 80, "textworld": 12}  # environments that memory is measured with
 
@@ -82,7 +84,7 @@ def milliseconds(name: str, games: Sequence[str], walks: Sequence[Sequence[str]]
     return {name: 1e3 * statistics.mean(all_) for name, all_ in times.items()}, seen
 
 
-def megabytes(name: str, games: Sequence[str]) -> float:
+def megabytes(name: EngineName, games: Sequence[str]) -> float:
     """What one more environment, with a game of its own, adds to this process."""
 
     def resident():
@@ -134,7 +136,9 @@ def measure(folder: pathlib.Path, *, games: int, steps: int, envs: int) -> dict:
     known = versus.find_games(str(folder / "games"))
     played = known[:: len(known) // games][:games]
     walks = draw_walks(played, steps)
-    names = ["native", "textworld"][: 1 + _has_reference()]
+    names: list[EngineName] = ["native"]
+    if _has_reference():
+        names.append("textworld")
     result: dict = {"games": len(played), "steps": steps, "envs": envs, "aim": AIM}
     said = {}
     for name in names:

@@ -6,7 +6,7 @@ forever; these three shapes are all that ALFWorld's tasks need, and cost nothing
 
 from typing import NamedTuple
 
-from hiper_jax.act.envs.worlds.alfworld import forms
+from hiper_jax.act.envs.worlds.alfworld import brackets
 
 # What a thing can be asked to be: by nature, and by what was done to it.
 NATURES = frozenset({"cleanable", "heatable", "coolable", "sliceable"})
@@ -41,7 +41,7 @@ def read_goal(form) -> Goal:
     """Reads the formula of a `(:goal ...)`.
 
     Args:
-      form: nested lists of lower-case words, as `forms.read_form` makes them.
+      form: nested lists of lower-case words, as `brackets.read_form` makes them.
 
     Returns:
       The blocks.
@@ -50,8 +50,8 @@ def read_goal(form) -> Goal:
       ValueError: the goal is none of ALFWorld's.
     """
     blocks = form[1:] if form and form[0] == "and" else []
-    found = tuple(_block(block) for block in blocks)
-    if not found or None in found:
+    found = tuple(filter(None, map(_block, blocks)))
+    if not found or len(found) < len(blocks):
         raise ValueError(
             "The game's goal is that of none of ALFWorld's task types, which are all "
             'that the native engine plays: set engine="textworld".'
@@ -102,7 +102,7 @@ def _gather(form, kinds, facts) -> bool:
         case ["and", *parts]:
             return all(_gather(part, kinds, facts) for part in parts)
         case ["exists", [*variables], part]:
-            declared = forms.typed(variables)
+            declared = brackets.typed(variables)
             known = len(kinds)
             kinds.update(declared)
             fresh = len(kinds) == known + len(declared)

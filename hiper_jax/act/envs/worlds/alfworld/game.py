@@ -6,7 +6,7 @@ import os
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
-from hiper_jax.act.envs.worlds.alfworld import ends, forms
+from hiper_jax.act.envs.worlds.alfworld import brackets, ends
 from hiper_jax.act.envs.worlds.alfworld.data import MAX_BYTES
 from hiper_jax.act.envs.worlds.alfworld.dialect import Dialect, recognise
 
@@ -173,7 +173,7 @@ def read_game(content: dict) -> Game:
 
 def _read_problem(text: str) -> tuple[dict[str, str], list[tuple[str, ...]], list]:
     """The type of each declared name, the facts, and the goal's formula."""
-    head, *parts = forms.read_form(text) or [""]
+    head, *parts = brackets.read_form(text) or [""]
     if head != "define" or not all(isinstance(p, list) and p for p in parts):
         raise ValueError("it is no (define ...) of lists")
     parts = [part for part in parts if part[0] not in (":requirements", ":metric")]
@@ -183,7 +183,7 @@ def _read_problem(text: str) -> tuple[dict[str, str], list[tuple[str, ...]], lis
     _, domain, objects, init, goal = (part[1:] for part in parts)
     if domain != ["alfred"] or len(goal) != 1:
         raise ValueError("it is not of the domain alfred, or has not one goal")
-    declared = forms.typed(objects)
+    declared = brackets.typed(objects)
     kinds = dict(declared)
     if len(kinds) != len(declared):
         raise ValueError("it declares a name twice")

@@ -27,12 +27,11 @@ class Seen(NamedTuple):
 
 
 class Engine:
-    """Plays one game at a time."""
+    """Plays one game at a time: `load`, `reset`, then `step` by `step`."""
 
-    def __init__(self):
-        self._game: Game | None = None
-        self._state: State | None = None
-        self._moves: dict[str, moves.Move] | None = None
+    _game: Game
+    _state: State
+    _moves: dict[str, moves.Move] | None = None  # of the state, once they were found
 
     def load(self, path: str) -> None:
         """Takes the game file `path`; `reset` begins it.
@@ -50,9 +49,7 @@ class Engine:
 
     def step(self, command: str) -> Seen:
         """Plays a command; one that cannot be given changes nothing."""
-        if self._moves is None:
-            self._moves = moves.find_moves(self._game, self._state)
-        move = self._moves.get(command.strip())
+        move = self._find_moves().get(command.strip())
         if move is None:
             return self._see(NOTHING)
         after = moves.apply(self._game, self._state, move)
@@ -69,11 +66,14 @@ class Engine:
         self._game, self._state = state
         self._moves = None
 
-    def _see(self, text: str) -> Seen:
+    def _find_moves(self) -> dict[str, moves.Move]:
         if self._moves is None:
             self._moves = moves.find_moves(self._game, self._state)
+        return self._moves
+
+    def _see(self, text: str) -> Seen:
         won = moves.is_won(self._game, self._state)
-        return Seen(text, sorted(self._moves), won)
+        return Seen(text, sorted(self._find_moves()), won)
 
 
 def introduce(game: Game, state: State) -> str:
@@ -126,7 +126,7 @@ def describe(game: Game, state: State, move: moves.Move) -> str:
         return f"You are carrying: {_list(game, state.held)}."
     if verb == "look":
         return _look(game, state) if game.at[state.place] else _look_around([])
-    return game.dialect.help
+    return game.dialect.help or ""
 
 
 def _listed(names: list[str]) -> str:

@@ -22,7 +22,7 @@ _TREATMENTS = {  # of a task type: the verb, its station, the mark that it leave
     "pick_heat_then_place_in_recep": ("heat", "microwave", "ishot"),
     "pick_cool_then_place_in_recep": ("cool", "fridge", "iscool"),
 }
-_SEEN_AT = re.compile(r"You open the (\w+ \d+)|(\w+ \d+) is open\.|On the (\w+ \d+)")
+_SEEN_AT = re.compile(r"(?:You open|On) the (\w+ \d+)|(\w+ \d+) is open\.")
 _THING = re.compile(r"a (\w+ \d+)")
 
 
@@ -130,8 +130,9 @@ class _Player:
         if not sees:
             return
         self._visible = _THING.findall(things)
-        if self._visible:
-            place = next(filter(None, _SEEN_AT.search(head).groups()))
+        found = _SEEN_AT.search(head)
+        if self._visible and found:
+            place = found[1] or found[2]
             self._views[place] = text
             self._known |= {_plain(thing): place for thing in self._visible}
 

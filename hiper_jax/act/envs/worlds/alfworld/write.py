@@ -9,7 +9,7 @@ import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from hiper_jax.act.envs.parallel import mapper
@@ -89,8 +89,8 @@ def make_games(
     out = os.path.abspath(out)
     if os.path.lexists(out) and not (os.path.isdir(out) and not os.listdir(out)):
         raise FileExistsError(f"{out} exists and is not empty: give another folder.")
-    counts = dict(zip(SPLITS, (train, seen, unseen), strict=True))
-    settings = Settings(seed, tuple(receptacles), tuple(objects), expert_steps)
+    counts: dict[str, int] = dict(zip(SPLITS, (train, seen, unseen), strict=True))
+    settings = Settings(seed, _pair(receptacles), _pair(objects), expert_steps)
     layouts = _layouts(settings)
     os.makedirs(os.path.dirname(out), exist_ok=True)
     work = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(out))
@@ -121,6 +121,11 @@ def make_games(
         shutil.rmtree(work, ignore_errors=True)
         raise
     return counts
+
+
+def _pair(span: Sequence[int]) -> tuple[int, int]:
+    low, high = span
+    return low, high
 
 
 def _check(train, seen, unseen, receptacles, objects, expert_steps, workers):
