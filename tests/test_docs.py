@@ -230,7 +230,7 @@ def test_readme_is_a_page_that_one_reads_to_its_end():
     assert 100 <= text.count("\n") <= 150
     assert "![" not in text and "<img" not in text
     for command in (
-        'python3 -m venv .venv && .venv/bin/pip install -e ".[alfworld]" && '
+        "python3 -m venv .venv && .venv/bin/pip install -e . && "
         ".venv/bin/hiper train quickstart",
         'python3 -m venv .venv && .venv/bin/pip install -e ".[test]" && '
         ".venv/bin/python -m pytest",

@@ -1,4 +1,4 @@
-"""ALFWorld: household tasks in text, on TextWorld's engine; games are made or read.
+"""ALFWorld: household tasks in text; games are made, or the published ones read.
 
 The record below is all that the rest of the project sees of it.
 """
@@ -12,7 +12,7 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from hiper_jax.accept import Count, Name, Seed, Span, Whole, check_fields
 from hiper_jax.act.envs.env import Env, MakeEnv
@@ -28,7 +28,7 @@ from hiper_jax.act.envs.world import (
 )
 from hiper_jax.act.envs.worlds.alfworld import expert, lesson, prompt
 
-_NEEDED = ("textworld", "alfworld")
+_REFERENCE = ("textworld", "alfworld")  # what the engine "textworld" needs
 _RECIPE = ("train", "seen", "unseen", "receptacles", "objects", "seed")
 
 
@@ -53,6 +53,9 @@ class AlfWorldSettings(WorldSettings):
     """Fewest and most receptacles in a made room."""
     objects: Span = (6, 9)
     """Fewest and most objects in a made room."""
+    engine: Literal["native", "textworld"] = "native"
+    """What plays: our own engine, or TextWorld's, which says the same and is slower by
+    far (extra `reference`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +76,26 @@ class MakeGames:
     """Fewest and most receptacles in a room."""
     objects: Span = (6, 12)
     """Fewest and most objects in a room."""
+    stock: bool = False
+    """Write ALFWorld's domain and grammar into the games, so that its own tools play
+    them, too (extra `reference`)."""
     workers: Count = 2
     """Processes that prove games solvable."""
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffGames:
+    """Plays games in our engine and TextWorld's at once, until they differ."""
+
+    games: Name
+    """Folder with games in ALFWorld's layout."""
+    steps: Count = 10_000
+    """Steps to walk."""
+    seed: Seed = 0
+    """Of the walks."""
 
     def __post_init__(self):
         check_fields(self)
@@ -100,6 +121,16 @@ def make(
     """
     from hiper_jax.act.envs.worlds.alfworld.write import make_games
 
+    folder = os.fspath(folder)
+    counts = make_games(
+        folder, workers=workers, progress=_shower(say, "games"), **recipe
+    )
+    (pathlib.Path(folder) / "recipe.json").write_text(json.dumps(recipe) + "\n")
+    return counts
+
+
+def _shower(say: Say, what: str) -> Callable[[int, int], None]:
+    """Says now and then how many of all are done."""
     began, shown = time.monotonic(), [0.0]
 
     def progress(done: int, total: int):
@@ -107,18 +138,27 @@ def make(
         if now - shown[0] > 2 or done == total:
             shown[0] = now
             left = (now - began) / max(done, 1) * (total - done)
-            say(f"  {done}/{total} games, {left:.0f} s left")
+            say(f"  {done}/{total} {what}, {left:.0f} s left")
 
-    folder = os.fspath(folder)
-    counts = make_games(folder, workers=workers, progress=progress, **recipe)
-    (pathlib.Path(folder) / "recipe.json").write_text(json.dumps(recipe) + "\n")
-    return counts
+    return progress
 
 
 def _make_command(command: MakeGames, say: Say) -> None:
     recipe = dataclasses.asdict(command)
     for split, number in make(recipe.pop("out"), say=say, **recipe).items():
         say(f"{split}: {number} games")
+
+
+def _diff_command(command: DiffGames, say: Say) -> None:
+    from hiper_jax.act.envs.worlds.alfworld import versus
+
+    games = versus.find_games(command.games)
+    found = versus.compare(
+        games, steps=command.steps, seed=command.seed, progress=_shower(say, "steps")
+    )
+    if found.difference:
+        raise ValueError(found.difference)
+    say(f"{found.steps} steps in {found.games} walks: no difference")
 
 
 def _prepare(settings: AlfWorldSettings, say: Say) -> pathlib.Path | None:
@@ -149,15 +189,19 @@ def _make_env(settings: AlfWorldSettings) -> MakeEnv:
     from hiper_jax.act.envs.worlds.alfworld.world import AlfWorld
 
     return functools.partial(
-        AlfWorld, max_turns=settings.max_turns, reward=settings.reward
+        AlfWorld,
+        max_turns=settings.max_turns,
+        reward=settings.reward,
+        engine=settings.engine,
     )
 
 
 def _check(settings: AlfWorldSettings) -> None:
-    for package in _NEEDED:
+    for package in _REFERENCE if settings.engine == "textworld" else ():
         if importlib.util.find_spec(package) is None:
             raise ImportError(
-                f"ALFWorld needs {package}: pip install 'hiper-jax[alfworld]'"
+                f'engine="textworld" needs {package}: pip install '
+                "'hiper-jax[reference]'"
             )
     made = settings.generate or settings.data
     if not made and not os.environ.get("ALFWORLD_DATA"):
@@ -210,7 +254,10 @@ WORLD = World(
     expert=expert.demonstrate,
     lesson=Lesson(phrases=lesson.PHRASES, practice=_practice, haste=lesson.passing_by),
     start="warmstart",
-    commands={"games make": Command(MakeGames, _make_command)},
+    commands={
+        "games make": Command(MakeGames, _make_command),
+        "games diff": Command(DiffGames, _diff_command),
+    },
     player=_player,
-    packages=_NEEDED,
+    packages=_REFERENCE,
 )

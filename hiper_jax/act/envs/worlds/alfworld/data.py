@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
 VERSION = "json_2.1.1"
+MAX_BYTES = 4_000_000  # of a game's file; ALFWorld's largest has some 130,000
 DEFAULT = "~/.cache/alfworld"  # where `alfworld-download` puts the data
 TASK_TYPES = (
     "pick_and_place_simple",
@@ -111,15 +112,29 @@ def _candidates(folder) -> list[str]:
 def _playable(path) -> bytes | None:
     """The game file's content, or None if the stock environment would skip it."""
     try:
-        with open(os.path.join(os.path.dirname(path), "traj_data.json"), "rb") as file:
-            if json.load(file)["task_type"] not in TASK_TYPES:
-                return None
-        with open(path, "rb") as file:
-            content = file.read()
+        traj_data = os.path.join(os.path.dirname(path), "traj_data.json")
+        if json.loads(_read(traj_data))["task_type"] not in TASK_TYPES:
+            return None
+        content = _read(path)
         solvable = json.loads(content).get("solvable")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise ValueError(
             f"The game {os.path.dirname(path)} is damaged ({error!r}): download or "
             "make it again, or remove its folder."
         ) from error
     return content if solvable else None
+
+
+def _read(path) -> bytes:
+    with open(path, "rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"{path} has more than {MAX_BYTES:,} bytes")
+    return content

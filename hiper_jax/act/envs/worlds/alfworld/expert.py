@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from hiper_jax.act.envs.demo import Demo, DemoStep
 from hiper_jax.act.envs.env import Env
+from hiper_jax.act.envs.worlds.alfworld.alfred import SENTENCES
 
 VERBS = {
     "pick_clean_then_place_in_recep": ("clean", "sinkbasin"),
@@ -107,10 +108,8 @@ class Goal(NamedTuple):
 
 @functools.lru_cache(maxsize=16)
 def _templates(task_type: str) -> tuple[re.Pattern, ...]:
-    from alfworld.gen import goal_library
-
     patterns = []
-    for template in goal_library.gdict[task_type]["templates"]:
+    for template in SENTENCES[task_type]:
         text = re.escape(template)
         for key in ("obj", "recep", "toggle"):
             text = text.replace(rf"\{{{key}\}}", rf"(?P<{key}>\w+)")

@@ -1,21 +1,20 @@
-"""Rooms and affordances, read from what the alfworld package ships.
+"""Rooms: ALFWorld's floor plans, thinned to a wanted number of receptacles.
 
-`alfworld.gen.constants` says which object goes where and what can be done with it;
-`alfworld/gen/layouts` holds the floor plans of the 120 rooms. A room here is a floor
-plan thinned to a wanted number of receptacles; the split is ALFWorld's own (rooms 7 to
-30 of each kind for training, 1 to 6 for the unseen split).
+The split is ALFWorld's own: rooms 7 to 30 of each kind for training, 1 to 6 unseen.
 """
 
 import functools
-import json
-import os
 import random
 from collections import Counter
 from typing import NamedTuple
 
-from alfworld.gen import constants
+from hiper_jax.act.envs.worlds.alfworld.alfred import (
+    HOLDERS,
+    floor_plan,
+    kind_of,
+    takes,
+)
 
-KINDS = ("Kitchen", "LivingRoom", "Bedroom", "Bathroom")
 LAMPS = ("DeskLamp",)
 LAMP_STANDS = ("Desk", "SideTable", "Dresser", "CoffeeTable", "DiningTable", "Shelf")
 
@@ -26,12 +25,10 @@ ESSENTIAL = {
     "Bedroom": ("Bed", "SideTable"),
     "Bathroom": ("SinkBasin", "Toilet"),
 }
-# Openable floor plans leave these out; the number is how many a plan with any has.
+# Floor plans do not say where these are; the number is how many a plan with any has.
 UNLISTED = {"StoveBurner": 4, "Shelf": 2, "ArmChair": 2}
 BASINS = {"SinkBasin": "Sink", "BathtubBasin": "Bathtub"}
 MIN_RECEPTACLES, MIN_OBJECTS = 4, 4
-# Things that stand or hang there and only their own holder takes back.
-_SKIPPED = frozenset(constants.MOVABLE_RECEPTACLES) | {"Toaster", "PaintingHanger"}
 
 
 class Room(NamedTuple):
@@ -49,28 +46,6 @@ class Room(NamedTuple):
         return self.kind, tuple(sorted(counts.items()))
 
 
-def takes(receptacle: str, thing: str) -> bool:
-    """Whether a receptacle of this type holds an object of that type."""
-    return thing in constants.VAL_RECEPTACLE_OBJECTS.get(receptacle, ())
-
-
-def affords(thing: str, verb: str) -> bool:
-    """Whether the type can be 'Heatable', 'Coolable', 'Cleanable', 'Sliceable'."""
-    return thing in constants.VAL_ACTION_OBJECTS[verb]
-
-
-def kinds_for(task_type: str) -> tuple[str, ...]:
-    """The kinds of room that a task type is posed in."""
-    valid = constants.GOALS_VALID[task_type]
-    return tuple(kind for kind in KINDS if kind in valid)
-
-
-def numbers(kind: str, *, unseen: bool) -> tuple[int, ...]:
-    """The room numbers of a kind that belong to training or to the unseen split."""
-    pool = constants.TEST_SCENE_NUMBERS if unseen else constants.TRAIN_SCENE_NUMBERS
-    return tuple(n for n in pool if n in constants.SCENE_TYPE[kind])
-
-
 def mangle(name: str, *coordinates: float, part: str = "") -> str:
     """Writes an object as ALFWorld's PDDL does: Apple_bar__plus_00_dot_50_bar_..."""
     words = [name]
@@ -82,20 +57,14 @@ def mangle(name: str, *coordinates: float, part: str = "") -> str:
 
 @functools.lru_cache(maxsize=128)
 def _plan(number: int) -> tuple[tuple, tuple]:
-    """Reads floor plan `number`: its receptacles (type, coordinates), its objects."""
-    folder = os.path.join(os.path.dirname(constants.__file__), "layouts")
-    with open(os.path.join(folder, f"FloorPlan{number}-openable.json")) as file:
-        listed = sorted(json.load(file))
-    with open(os.path.join(folder, f"FloorPlan{number}-objects.json")) as file:
-        things = sorted(set(json.load(file)))
+    """Floor plan `number`: its receptacles (type, coordinates), its types of things."""
+    listed, things = floor_plan(number)
     places = []
     for name in listed:
         kind, *coordinates = name.split("|")
-        if kind not in BASINS.values() and kind not in _SKIPPED:
-            places.append((kind, tuple(map(float, coordinates))))
+        places.append((kind, tuple(map(float, coordinates))))
     known = {kind for kind, _ in places}
-    holders = set(constants.VAL_RECEPTACLE_OBJECTS) - _SKIPPED - known
-    for kind in sorted(holders & set(things)):
+    for kind in sorted((HOLDERS - known) & set(things)):
         for copy in range(UNLISTED.get(kind, 1)):
             places.append((kind, (len(places) / 4, 0.9, -copy / 2)))
     return tuple(places), tuple(things)
@@ -114,7 +83,7 @@ def layout(number: int, *, receptacles: tuple[int, int], seed: int, salt: int) -
       The room.
     """
     rng = random.Random(f"layout {seed} {number} {salt}")
-    kind = next(k for k in KINDS if number in constants.SCENE_TYPE[k])
+    kind = kind_of(number)
     places, things = _plan(number)
     places = list(places)
     rng.shuffle(places)

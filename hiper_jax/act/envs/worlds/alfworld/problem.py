@@ -1,15 +1,12 @@
 """One game: a task posed in a room, as the three files ALFWorld keeps on disk."""
 
-import functools
-import json
 import random
 from collections import Counter
 from typing import NamedTuple
 
-from alfworld.gen import constants, goal_library
-from alfworld.info import ALFRED_PDDL_PATH, ALFRED_TWL2_PATH
-
+from hiper_jax.act.envs.worlds.alfworld import alfred
 from hiper_jax.act.envs.worlds.alfworld import house as rooms
+from hiper_jax.act.envs.worlds.alfworld.dialect import DOMAIN_FILE, GRAMMAR_FILE
 
 # What is done to the object on its way, and where.
 TREATMENT = {
@@ -45,14 +42,6 @@ class Problem(NamedTuple):
         return goal, self.room.receptacles, tuple(sorted(placed.items()))
 
 
-@functools.lru_cache(maxsize=1)
-def domain_and_grammar() -> tuple[str, str]:
-    """The texts of ALFWorld's PDDL domain and TWL2 grammar."""
-    with open(ALFRED_PDDL_PATH, encoding="utf-8") as domain:
-        with open(ALFRED_TWL2_PATH, encoding="utf-8") as grammar:
-            return domain.read(), grammar.read()
-
-
 def pose(
     task_type: str, room: rooms.Room, *, objects: tuple[int, int], rng: random.Random
 ) -> Problem | None:
@@ -85,7 +74,7 @@ def pose(
         homes = [
             name
             for name, place in room.receptacles
-            if rooms.takes(place, kind) and place != banned
+            if alfred.takes(place, kind) and place != banned
         ]
         placed.append((kind, rng.choice(homes)))
     if lamp:
@@ -97,7 +86,7 @@ def pose(
         for i, (kind, home) in enumerate(placed)
     )
     words = {"obj": target, "recep": parent, "toggle": lamp, "mrecep": ""}
-    template = rng.choice(goal_library.gdict[task_type]["templates"])
+    template = rng.choice(alfred.SENTENCES[task_type])
     sentence = template.format(**{key: word.lower() for key, word in words.items()})
     return Problem(task_type, room, target, parent, lamp, named, sentence)
 
@@ -116,9 +105,9 @@ def _goals(task_type, room) -> list[tuple[str, str, str]]:
         return []
     goals = []
     for thing in room.object_types:
-        if verb and not rooms.affords(thing, verb):
+        if verb and not alfred.affords(thing, verb):
             continue
-        homes = [place for place in places if rooms.takes(place, thing)]
+        homes = [place for place in places if alfred.takes(place, thing)]
         for parent in homes:
             if parent != station and len(homes) > 1:
                 goals.append((thing, parent, ""))
@@ -146,11 +135,10 @@ def traj_data(problem: Problem) -> dict:
 
 def game_data(problem: Problem, walkthrough: list[str] | None) -> dict:
     """The content of game.tw-pddl; solvable if there is a walkthrough."""
-    domain, grammar = domain_and_grammar()
-    sentence = json.dumps(problem.sentence)[1:-1]
     return {
-        "pddl_domain": domain,
-        "grammar": grammar.replace("UNKNOWN GOAL", sentence),
+        "pddl_domain": DOMAIN_FILE,
+        "grammar": GRAMMAR_FILE,
+        "task": f"{problem.sentence}.",
         "pddl_problem": pddl(problem),
         "solvable": walkthrough is not None,
         "walkthrough": walkthrough,
@@ -173,7 +161,7 @@ def pddl(problem: Problem) -> str:
     for name, place in receptacles:
         facts.append(f"(receptacleType {name} {place}Type)")
         facts.append(f"(receptacleAtLocation {name} {location[name]})")
-        if place in constants.OPENABLE_CLASS_LIST:
+        if alfred.affords(place, "Openable"):
             facts.append(f"(openable {name})")
     for name, kind, home in problem.objects:
         facts.append(f"(objectType {name} {kind}Type)")
@@ -182,24 +170,23 @@ def pddl(problem: Problem) -> str:
         facts.append(f"(objectAtLocation {name} {location[home]})")
     for place in places:
         for kind in kinds:
-            if rooms.takes(place, kind):
+            if alfred.takes(place, kind):
                 facts.append(f"(canContain {place}Type {kind}Type)")
-    goal = goal_library.gdict[problem.task_type]["pddl"].format(
+    goal = alfred.GOALS[problem.task_type].format(
         obj=problem.target, recep=problem.parent, toggle=problem.lamp
     )
-    # The library writes `#` for the dash, and closes the problem at the goal's end.
     lines = [f"(define (problem plan_{problem.room.number})", "(:domain alfred)"]
     lines += ["(:objects", *things, ")", "(:init", *facts, ")"]
-    return "\n".join(lines) + "\n" + goal.replace("#", "-").strip() + "\n"
+    return "\n".join(lines) + "\n" + goal + "\n"
 
 
 def _properties(kind) -> list[str]:
-    if kind in constants.VAL_ACTION_OBJECTS["Toggleable"]:
+    if alfred.affords(kind, "Toggleable"):
         return ["toggleable"]
     found = ["pickupable"]
-    if kind in constants.MOVABLE_RECEPTACLES:
+    if alfred.affords(kind, "Hollow"):
         found.append("isReceptacleObject")
     for verb in ("Cleanable", "Heatable", "Coolable", "Sliceable"):
-        if rooms.affords(kind, verb):
+        if alfred.affords(kind, verb):
             found.append(verb.lower())
     return found

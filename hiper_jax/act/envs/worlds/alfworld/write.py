@@ -4,20 +4,22 @@ Every game is played to the end by ALFWorld's hand-coded expert before it is kep
 moves stay in the file as its walkthrough.
 """
 
-import functools
 import json
 import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from hiper_jax.act.envs.parallel import mapper
+from hiper_jax.act.envs.worlds.alfworld import alfred
 from hiper_jax.act.envs.worlds.alfworld import house as rooms
 from hiper_jax.act.envs.worlds.alfworld import problem as problems
 from hiper_jax.act.envs.worlds.alfworld.data import SPLITS, TASK_TYPES, VERSION
-from hiper_jax.act.envs.worlds.alfworld.world import AlfWorld
+from hiper_jax.act.envs.worlds.alfworld.dialect import stock_texts, with_texts
+from hiper_jax.act.envs.worlds.alfworld.game import read_game
+from hiper_jax.act.envs.worlds.alfworld.prover import prove
 
 _ATTEMPTS = 200
 
@@ -51,6 +53,7 @@ def make_games(
     receptacles: tuple[int, int] = (6, 12),
     objects: tuple[int, int] = (6, 12),
     expert_steps: int = 50,
+    stock: bool = False,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, int]:
@@ -70,6 +73,8 @@ def make_games(
       receptacles: least and greatest number of receptacles in a room.
       objects: least and greatest number of objects in a room.
       expert_steps: a game that takes the expert more moves is drawn again.
+      stock: writes ALFWorld's domain and grammar into the files, from the alfworld
+        package, so that its own tools play them.
       workers: processes that solve games.
       progress: called with (games done, games in all).
 
@@ -84,13 +89,13 @@ def make_games(
     out = os.path.abspath(out)
     if os.path.lexists(out) and not (os.path.isdir(out) and not os.listdir(out)):
         raise FileExistsError(f"{out} exists and is not empty: give another folder.")
-    counts = dict(zip(SPLITS, (train, seen, unseen), strict=True))
-    settings = Settings(seed, tuple(receptacles), tuple(objects), expert_steps)
+    counts: dict[str, int] = dict(zip(SPLITS, (train, seen, unseen), strict=True))
+    settings = Settings(seed, _pair(receptacles), _pair(objects), expert_steps)
     layouts = _layouts(settings)
     os.makedirs(os.path.dirname(out), exist_ok=True)
     work = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(out))
     signatures: set[tuple] = set()
-    used: dict[str, set[int]] = {kind: set() for kind in rooms.KINDS}
+    used: dict[str, set[int]] = {kind: set() for kind in alfred.KINDS}
     done = 0
     try:
         with mapper(workers) as map_all:
@@ -105,17 +110,22 @@ def make_games(
                         used[problem.room.kind].add(problem.room.number)
                     trial = os.path.join(problem.folder, f"trial_T{job.index:08d}")
                     folder = os.path.join(work, VERSION, split, trial)
-                    _write_files(folder, problem, moves)
+                    _write_files(folder, problem, moves, stock)
                     done += 1
                     if progress is not None:
                         progress(done, sum(counts.values()))
-        _write_shared(work, counts, settings)
+        _write_shared(work, counts, settings, stock)
         os.chmod(work, 0o755)
         os.replace(work, out)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
     return counts
+
+
+def _pair(span: Sequence[int]) -> tuple[int, int]:
+    low, high = span
+    return low, high
 
 
 def _check(train, seen, unseen, receptacles, objects, expert_steps, workers):
@@ -141,8 +151,8 @@ def _layouts(settings) -> dict[int, rooms.Room]:
     found: dict[int, rooms.Room] = {}
     for unseen in (False, True):
         old = {room.signature for room in found.values()} if unseen else set()
-        for kind in rooms.KINDS:
-            for number in rooms.numbers(kind, unseen=unseen):
+        for kind in alfred.KINDS:
+            for number in alfred.numbers(kind, unseen=unseen):
                 found[number] = _layout(number, old, settings)
     return found
 
@@ -165,7 +175,7 @@ def _jobs(split, count, used, settings, layouts) -> list[Job]:
     jobs = []
     for index in range(count):
         task_type = TASK_TYPES[index % len(TASK_TYPES)]
-        kinds = rooms.kinds_for(task_type)
+        kinds = alfred.kinds_for(task_type)
         turn = (index // len(TASK_TYPES)) % len(kinds)
         kinds = kinds[turn:] + kinds[:turn]
         if split == "valid_seen":
@@ -177,7 +187,7 @@ def _jobs(split, count, used, settings, layouts) -> list[Job]:
                 )
             numbers = sorted(used[kinds[0]])
         else:
-            numbers = rooms.numbers(kinds[0], unseen=split == "valid_unseen")
+            numbers = alfred.numbers(kinds[0], unseen=split == "valid_unseen")
         choices = tuple(layouts[number] for number in numbers)
         jobs.append(Job(split, index, task_type, choices, settings))
     return jobs
@@ -211,33 +221,23 @@ def solve(job: Job, *, first: int = 0) -> tuple[problems.Problem, list[str], int
     )
 
 
-@functools.lru_cache(maxsize=4)
-def _player(limit: int):
-    return AlfWorld(max_turns=limit, expert=True)
-
-
 def _expert_moves(problem, limit) -> list[str] | None:
     """The expert's winning moves, or None if it does not win within `limit`."""
-    with tempfile.TemporaryDirectory() as folder:
-        _write_files(folder, problem, None)
-        env = _player(limit)
-        _, info = env.reset(os.path.join(folder, "game.tw-pddl"))
-        moves: list[str] = []
-        won = truncated = False
-        try:
-            while not (info["won"] or truncated):
-                moves.append(info["expert"])
-                _, _, won, truncated, info = env.step(moves[-1])
-        except Exception as error:  # the stock expert gives up with a bare Exception
-            if "Timeout" not in str(error) and not isinstance(error, NameError):
-                raise
-            return None
-    return moves if won else None
+    return prove(
+        read_game(problems.game_data(problem, None)),
+        problem.task_type,
+        target=problem.target,
+        parent=problem.parent,
+        lamp=problem.lamp,
+        limit=limit,
+    )
 
 
-def _write_files(folder, problem, moves) -> None:
+def _write_files(folder, problem, moves, stock) -> None:
     os.makedirs(folder, exist_ok=True)
     game = problems.game_data(problem, moves)
+    if stock:
+        game = with_texts(game)
     for name, text in (
         ("initial_state.pddl", game["pddl_problem"]),
         ("traj_data.json", json.dumps(problems.traj_data(problem), indent=1)),
@@ -247,15 +247,14 @@ def _write_files(folder, problem, moves) -> None:
             file.write(text)
 
 
-def _write_shared(work, counts, settings) -> None:
-    """The domain and grammar where stock tools look, and how the set was made."""
-    domain, grammar = problems.domain_and_grammar()
+def _write_shared(work, counts, settings, stock) -> None:
+    """How the set was made, and the texts where the stock tools look for them."""
     made = {"games": counts, **settings._asdict()}
-    for name, text in (
-        ("logic/alfred.pddl", domain),
-        ("logic/alfred.twl2", grammar),
-        ("made.json", json.dumps(made, indent=1) + "\n"),
-    ):
+    files = {"made.json": json.dumps(made, indent=1) + "\n"}
+    if stock:
+        domain, grammar = stock_texts()
+        files |= {"logic/alfred.pddl": domain, "logic/alfred.twl2": grammar}
+    for name, text in files.items():
         path = os.path.join(work, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "w", encoding="utf-8") as file:
