@@ -124,10 +124,10 @@ class BenchHae:
 class BenchRollout:
     """Times a world's environments without a model."""
 
-    env: Literal["webshop"]
-    """Which world."""
-    out: Name = "runs/bench-webshop"
-    """Folder for bench_webshop.json."""
+    env: Literal["alfworld", "webshop"]
+    """Which world; for alfworld both engines (extra `reference`)."""
+    out: str = ""
+    """Folder for bench_WORLD.json; empty: runs/bench-WORLD."""
 
     def __post_init__(self):
         check_fields(self)
@@ -324,9 +324,8 @@ def _bench_hae(asked: BenchHae) -> None:
 
 
 def _bench_rollout(asked: BenchRollout) -> None:
-    from hiper_jax.experiments.bench import webshop
-
-    webshop.main(asked.out)
+    bench = importlib.import_module(f"hiper_jax.experiments.bench.{asked.env}")
+    bench.main(asked.out or f"runs/bench-{asked.env}")
 
 
 def _variance(asked: Variance) -> None:

@@ -13,7 +13,6 @@ The word after a fence's language says what becomes of the block:
 
 import ast
 import contextlib
-import functools
 import io
 import json
 import os
@@ -26,6 +25,8 @@ import sys
 
 import nbformat
 import pytest
+
+from hiper_jax.experiments import commands, flags
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted(
@@ -62,7 +63,7 @@ def of_kind(*kinds):
     return [page for page in PAGES if any(info in kinds for info, _, _ in blocks(page))]
 
 
-def commands(code):
+def hiper_lines(code):
     """The `hiper` commands of a shell block, each as its words after `hiper`."""
     code = code.replace("\\\n", " ")
     for line in code.splitlines():
@@ -109,40 +110,24 @@ def test_python_blocks_run_as_printed(page, elsewhere):
             assert printed.strip() == code.strip(), f"{page}:{line}"
 
 
-@functools.cache
-def help_of(*words):
-    """What `hiper WORDS --help` prints; it must start nothing and end well."""
-    done = subprocess.run(
-        [sys.executable, "-m", "hiper_jax.experiments.cli", *words, "--help"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
-    )
-    assert done.returncode == 0, f"hiper {' '.join(words)} --help: {done.stderr}"
-    return done.stdout
-
-
 def check_command(words, where):
-    """The command exists, and its help names every flag."""
-    flags = [word for word in words if word.startswith("--")]
-    cut = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
-    if not cut:
-        page = help_of()
-    else:
-        page = help_of(*words[:cut])
-    for flag in flags:
-        name = flag.partition("=")[0].replace("_", "-")
-        assert re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", page), (
-            f"{where}: hiper {' '.join(words[:cut])} has no {name}"
-        )
+    """The words are a command and settings that it accepts; nothing is started."""
+    try:
+        early = flags.some(commands.Early, words, "--config needs a file")
+        flags.parse(commands.tree(early), words, "hiper")
+    except SystemExit as stop:  # --help and --version print and end
+        assert not stop.code, where
+    except (ValueError, OSError, ImportError) as error:
+        pytest.fail(f"{where}: hiper {shlex.join(words)}: {error}")
 
 
 @pytest.mark.parametrize("page", of_kind("sh", "sh run", "sh not-run"))
-def test_hiper_commands_exist_and_take_their_flags(page):
+def test_hiper_commands_exist_and_take_their_flags(page, elsewhere):
     for info, code, line in blocks(page):
+        if info == "yaml":  # what the next command reads by --config
+            (elsewhere / "settings.yaml").write_text(code)
         if info.startswith("sh"):
-            found = list(commands(code))
+            found = list(hiper_lines(code))
             if info == "sh":
                 shown = [s for s in code.splitlines() if s.strip()]
                 assert len(found) == len(shown), f"{page}:{line}: not only hiper"
@@ -169,20 +154,23 @@ def test_shell_blocks_run_as_printed(page, elsewhere):
             assert printed.strip() == code.strip(), f"{page}:{line}"
 
 
+# What stands for any word in the prose, and a word that it may stand for.
+ANY = {"PRESET": "quickstart", "N": "1", "S": "0", "WORLD": "alfworld"}
+
+
 def inline_commands(page):
+    """`hiper ...` in running text; [words] may be left out, CAPITALS stand for any."""
     text = FENCE.sub("", (ROOT / page).read_text())
     for found in re.finditer(r"`(hiper [^`\n]*)`", text):
-        yield shlex.split(found[1])[1:]
+        words = re.sub(r"\[[^\]]*\]", "", found[1]).split()[1:]
+        yield [ANY.get(word, word) for word in words]
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_flags_named_in_the_prose_exist(page):
-    """`hiper COMMAND --flag` in running text; names in capitals stand for anything."""
+def test_commands_named_in_the_prose_exist(page):
     for words in inline_commands(page):
-        command = [w for w in words if not re.match(r"[\[A-Z]|.*\.", w)]
-        given = " ".join(words)
-        if any(word.startswith("--") for word in command):
-            check_command(command, f"{page}: hiper {given}")
+        flagged = any(word.startswith("--") for word in words)
+        check_command(words if flagged else [*words, "--help"], page)
 
 
 def documented(function):
