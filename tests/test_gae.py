@@ -2,11 +2,13 @@
 
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from absl.testing import parameterized
 from reference import mutated
 
 from hiper_jax.credit import gae
@@ -88,15 +90,20 @@ def test_lambda_one_is_monte_carlo_and_zero_is_one_step():
     np.testing.assert_allclose(advantage, one_step, **CLOSE)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_battery(dtype):
-    reward, terminated, valid, value = (jnp.asarray(a[2]) for a in trajectories())
-    dirty = [jnp.where(valid, a, jnp.nan).astype(dtype) for a in (reward, value)]
-    eager = gae(dirty[0], terminated, valid, dirty[1])
-    jitted = jax.jit(gae)(dirty[0], terminated, valid, dirty[1])
-    for a, b in zip(eager, jitted, strict=True):
-        assert a.dtype == dtype and a.shape == (8,) and jnp.isfinite(a).all()
-        np.testing.assert_allclose(a.astype(float), b.astype(float), rtol=0.05)
+class TestVariants(chex.TestCase):
+    """Compiled or not, on the host's arrays or the device's: eager's numbers."""
+
+    @chex.variants(with_jit=True, without_jit=True, with_device=True)
+    @parameterized.parameters("float32", "bfloat16")
+    def test_battery(self, dtype):
+        reward, terminated, valid, value = (jnp.asarray(a[2]) for a in trajectories())
+        dirty = [jnp.where(valid, a, jnp.nan).astype(dtype) for a in (reward, value)]
+        arguments = dirty[0], terminated, valid, dirty[1]
+        eager, got = gae(*arguments), self.variant(gae)(*arguments)
+        for a, b in zip(eager, got, strict=True):
+            assert a.dtype == b.dtype == dtype and a.shape == b.shape == (8,)
+            assert jnp.isfinite(a).all() and jnp.isfinite(b).all()
+            np.testing.assert_allclose(a.astype(float), b.astype(float), rtol=0.05)
 
 
 def test_bad_input_is_named():

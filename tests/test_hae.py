@@ -3,11 +3,13 @@ leak."""
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from absl.testing import parameterized
 from reference import golden, mutated
 
 from hiper_jax import credit
@@ -441,26 +443,32 @@ def test_every_implementation_gives_the_same_numbers(implementation):
     check_against_twin(function, "same_state", seed=7)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("bootstrap", ["none", "same_state", "next_state"])
-def test_battery(dtype, bootstrap):
-    arrays = [jnp.asarray(a[0]) for a in trajectories(8)]
-    arrays = [a.astype(dtype) if a.dtype == jnp.float32 else a for a in arrays]
+class TestVariants(chex.TestCase):
+    """Compiled or not, on the host's arrays or the device's: eager's numbers."""
 
-    def estimate(*a):
-        return hae_function(
-            *a, bootstrap=bootstrap, value_next=jnp.zeros((), dtype), **SETTINGS
-        )
+    @chex.variants(with_jit=True, without_jit=True, with_device=True)
+    @parameterized.product(
+        dtype=["float32", "bfloat16"],
+        bootstrap=["none", "same_state", "next_state"],
+    )
+    def test_battery(self, dtype, bootstrap):
+        arrays = [jnp.asarray(a[0]) for a in trajectories(8)]
+        arrays = [a.astype(dtype) if a.dtype == jnp.float32 else a for a in arrays]
 
-    eager, jitted = estimate(*arrays), jax.jit(estimate)(*arrays)
-    for name in eager._fields:
-        a, b = getattr(eager, name), getattr(jitted, name)
-        assert a.dtype == dtype and a.shape == (9,), name
-        assert jnp.isfinite(a).all(), name
-        rounding = 1e-5 if dtype == jnp.float32 else 0.1
-        np.testing.assert_allclose(
-            a.astype(float), b.astype(float), rtol=rounding, atol=rounding
-        )
+        def estimate(*a):
+            return hae_function(
+                *a, bootstrap=bootstrap, value_next=jnp.zeros((), dtype), **SETTINGS
+            )
+
+        eager, got = estimate(*arrays), self.variant(estimate)(*arrays)
+        for name in eager._fields:
+            a, b = getattr(eager, name), getattr(got, name)
+            assert a.dtype == b.dtype == dtype and a.shape == b.shape == (9,), name
+            assert jnp.isfinite(a).all() and jnp.isfinite(b).all(), name
+            rounding = 1e-5 if dtype == "float32" else 0.1
+            np.testing.assert_allclose(
+                a.astype(float), b.astype(float), rtol=rounding, atol=rounding
+            )
 
 
 def test_two_critics_leave_the_switch_alone():

@@ -1,10 +1,12 @@
 """The losses: published numbers with gradients, slow twins, and what must not leak."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from absl.testing import parameterized
 from reference import golden, mutated
 
 from hiper_jax import loss as module
@@ -216,15 +218,21 @@ def test_far_ratios_stay_finite():
         assert jnp.isfinite(value) and jnp.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_battery(dtype):
-    *arrays, mask = tokens()
-    arrays = [jnp.asarray(a, dtype) for a in arrays]
-    for function in (policy_loss, value_loss):
+class TestVariants(chex.TestCase):
+    """Compiled or not, on the host's arrays or the device's: eager's numbers."""
+
+    @chex.variants(with_jit=True, without_jit=True, with_device=True)
+    @parameterized.product(
+        dtype=["float32", "bfloat16"], name=["policy_loss", "value_loss"]
+    )
+    def test_battery(self, dtype, name):
+        function = getattr(module, name)
+        *arrays, mask = tokens()
+        arrays = [jnp.asarray(a, dtype) for a in arrays]
         eager, _ = function(*arrays, mask)
-        jitted, _ = jax.jit(function)(*arrays, mask)
-        assert eager.dtype == dtype and eager.shape == ()
-        np.testing.assert_allclose(float(eager), float(jitted), rtol=0.05)
+        got, _ = self.variant(function)(*arrays, mask)
+        assert eager.dtype == got.dtype == dtype and eager.shape == got.shape == ()
+        np.testing.assert_allclose(float(eager), float(got), rtol=0.05)
 
 
 def test_a_token_in_two_masks_gets_the_sum():

@@ -1,6 +1,7 @@
 """The network: what a hidden state may depend on, and that its twins agree."""
 
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -118,3 +119,26 @@ def test_abstract_tree_is_what_init_draws(flags):
 def test_unknown_remat_is_refused(params):
     with pytest.raises(ValueError, match="remat must be one of"):
         forward(params, CONFIG, _tokens(1, 1, 2), remat="some")
+
+
+def test_a_profile_tells_the_parts_of_a_layer_apart(params):
+    text = forward.lower(params, CONFIG, _tokens(1, 1, 4)).compile().as_text()
+    named = " ".join(re.findall(r'op_name="([^"]*)"', text))
+    for name in ("embed", "attention", "mlp"):
+        assert f"/{name}/" in named, name
+    head = jax.jit(qwen.logits, static_argnums=1)
+    hidden = jnp.zeros((1, 4, CONFIG.width))
+    assert "/head/" in head.lower(params, CONFIG, hidden).compile().as_text()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "more"),
+    [
+        (jnp.zeros(4, jnp.int32), {}),
+        (jnp.zeros((1, 4)), {}),
+        (jnp.zeros((1, 4), jnp.int32), {"segment": jnp.zeros((1, 3), jnp.int32)}),
+    ],
+)
+def test_wrong_ranks_types_and_shapes_are_refused(params, tokens, more):
+    with pytest.raises(AssertionError, match="Assertion assert_"):
+        qwen.forward(params, CONFIG, tokens, **more)

@@ -1,9 +1,13 @@
 """Scoring: equal to the whole softmax, in value and in gradient."""
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import parameterized
 
 from hiper_jax.lm import qwen, score
 from hiper_jax.lm.config import tiny
@@ -21,13 +25,18 @@ def _naive(params, hidden, targets, temperature):
     return chosen, entropy
 
 
-@pytest.fixture(scope="module")
-def case():
+@functools.cache
+def made_case():
     params = jax.jit(qwen.init, static_argnums=0)(CONFIG, jax.random.key(0))
     params = params | {"embed": params["embed"] * 30}
     hidden = jax.random.normal(jax.random.key(1), (3, 7, CONFIG.width))
     targets = jax.random.randint(jax.random.key(2), (3, 7), 0, 67)
     return params, hidden, targets
+
+
+@pytest.fixture(scope="module")
+def case():
+    return made_case()
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.4])
@@ -41,6 +50,24 @@ def test_chunks_give_the_whole_softmax(case, chunk, temperature):
     for a, b in zip(got, expected, strict=True):
         assert a.shape == (3, 7) and a.dtype == jnp.float32
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5)
+
+
+class TestVariants(chex.TestCase):
+    """Compiled or not, on the host's arrays or the device's: the same numbers."""
+
+    @chex.variants(with_jit=True, without_jit=True, with_device=True)
+    @parameterized.parameters("float32", "bfloat16")
+    def test_scores_are_the_whole_softmax(self, dtype):
+        params, hidden, targets = made_case()
+        hidden = hidden.astype(dtype)
+        got = self.variant(
+            lambda *a: score.log_prob_and_entropy(a[0], CONFIG, *a[1:], chunk=4)
+        )(params, hidden, targets)
+        expected = _naive(params, hidden.astype(jnp.float32), targets, 1.0)
+        far = 2e-5 if dtype == "float32" else 0.1
+        for a, b in zip(got, expected, strict=True):
+            assert a.dtype == jnp.float32 and a.shape == (3, 7)
+            np.testing.assert_allclose(a, b, rtol=far, atol=far)
 
 
 def test_gradients_are_exact(case):

@@ -1,13 +1,14 @@
 """Reward shaping: every term by hand, all of them against the slow twin."""
 
-import itertools
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+from absl.testing import parameterized
 from reference import mutated
 
 from hiper_jax.credit import shape_rewards, subgoal_changed
@@ -111,19 +112,23 @@ def test_subgoal_changed_with_and_without_missing_subgoals():
     np.testing.assert_array_equal(either, [0, 0, 1, 1, 1, 1, 0, 0])
 
 
-def test_battery():
-    switch = jnp.array(SWITCH)
-    flags = (VALID, switch, jnp.ones(T, bool), jnp.ones(T, bool))
-    modes = itertools.product((jnp.float32, jnp.bfloat16), ("fixed", "normalized"))
-    for dtype, mode in modes:
+class TestVariants(chex.TestCase):
+    """Compiled or not, on the host's arrays or the device's: eager's numbers."""
+
+    @chex.variants(with_jit=True, without_jit=True, with_device=True)
+    @parameterized.product(dtype=["float32", "bfloat16"], mode=["fixed", "normalized"])
+    def test_battery(self, dtype, mode):
+        flags = (VALID, jnp.array(SWITCH), jnp.ones(T, bool), jnp.ones(T, bool))
         reward = jnp.where(VALID, 1.0, jnp.nan).astype(dtype)
-        eager = shape_rewards(reward, *flags, keep_penalty_mode=mode, **ALL)
-        jitted = jax.jit(
-            lambda r, mode=mode: shape_rewards(r, *flags, keep_penalty_mode=mode, **ALL)
-        )(reward)
-        assert eager.dtype == dtype and jnp.isfinite(eager).all() and eager[-1] == 0
+
+        def shape(reward):
+            return shape_rewards(reward, *flags, keep_penalty_mode=mode, **ALL)
+
+        eager, got = shape(reward), self.variant(shape)(reward)
+        for x in (eager, got):
+            assert x.dtype == dtype and jnp.isfinite(x).all() and x[-1] == 0
         np.testing.assert_allclose(
-            eager.astype(float), jitted.astype(float), rtol=0.02, atol=0.02
+            eager.astype(float), got.astype(float), rtol=0.02, atol=0.02
         )
 
 

@@ -1,9 +1,10 @@
 """Standardising over the entries that carry credit."""
 
-import jax
+import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from absl.testing import parameterized
 
 from hiper_jax.credit import standardize
 
@@ -34,15 +35,23 @@ def test_nothing_one_and_equal_entries_give_zero(marked):
     np.testing.assert_array_equal(got, np.zeros(5))
 
 
-def test_battery():
-    x = jnp.linspace(-1, 2, 12).reshape(3, 4)
-    mask = x > -0.5
-    for dtype in (jnp.float32, jnp.bfloat16):
+class TestVariants(chex.TestCase):
+    """Compiled or not, on the host's arrays or the device's: eager's numbers."""
+
+    @chex.variants(with_jit=True, without_jit=True, with_device=True)
+    @parameterized.parameters("float32", "bfloat16")
+    def test_battery(self, dtype):
+        x = jnp.linspace(-1, 2, 12).reshape(3, 4)
+        mask = x > -0.5
         eager = standardize(x.astype(dtype), mask)
-        jitted = jax.jit(standardize)(x.astype(dtype), mask)
-        assert eager.dtype == dtype and eager.shape == (3, 4)
+        got = self.variant(standardize)(x.astype(dtype), mask)
+        assert eager.dtype == got.dtype == dtype
+        assert eager.shape == got.shape == (3, 4)
         np.testing.assert_allclose(
-            eager.astype(float), jitted.astype(float), rtol=0.05, atol=1e-5
+            eager.astype(float), got.astype(float), rtol=0.05, atol=1e-5
         )
+
+
+def test_bad_input_is_named():
     with pytest.raises(ValueError, match="one shape"):
-        standardize(x, mask[0])
+        standardize(jnp.zeros((3, 4)), jnp.ones(4, bool))
