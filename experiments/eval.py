@@ -7,10 +7,11 @@ import pathlib
 from hiper_jax import workdir
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games as worlds
-from hiper_jax.experiments import setup
+from hiper_jax.experiments import progress, setup
 from hiper_jax.experiments.panel import evaluate
-from hiper_jax.experiments.recipes import presets
+from hiper_jax.experiments.recipes import recipe
 from hiper_jax.experiments.report.tables import summary
+from hiper_jax.experiments.settings import replaced
 from hiper_jax.networks import assemble, placement
 from hiper_jax.networks.agent import load_agent, read_agent
 
@@ -48,12 +49,12 @@ def examine(
       FileNotFoundError, ValueError: nothing there, or of another shape.
     """
     folder = pathlib.Path(checkpoint)
-    config = presets.preset(preset)
+    config = recipe(preset)
     if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
         record = json.loads((folder / "config.json").read_text())
         record.pop("provenance", None)
         record["world"] = worlds.recorded(record["world"])
-        config = configs.replaced(config, record)
+        config = replaced(config, record)
         agent, state = newest(folder, config)
         actor, step = assemble.policy(agent, state), int(state.step)
     elif (folder / "config.json").is_file():
@@ -89,6 +90,7 @@ def examine(
             seed=seed,
             max_turns=world.max_turns,
             manifest_hash=listed.hash,
+            on_turn=progress.bar(f"evaluating {split}"),
         )
     file = pathlib.Path(out or f"eval-{split}.json")
     workdir.write_json(file, record)

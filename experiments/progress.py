@@ -2,11 +2,16 @@
 
 import contextlib
 import dataclasses
+import importlib
+import shutil
 import signal
+import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from hiper_jax.act.episode import Episode
 from hiper_jax.experiments.config import Train
@@ -17,7 +22,7 @@ def logger(config: Train, name: str):
     if not config.wandb:
         return lambda step, metrics: None
     try:
-        import wandb
+        wandb = importlib.import_module("wandb")
     except ImportError:
         raise ValueError(
             "--wandb needs the extra: pip install 'hiper-jax[wandb]'"
@@ -40,7 +45,7 @@ def logger(config: Train, name: str):
 def rollout_metrics(episodes: list[Episode]) -> dict[str, float]:
     """What a rollout says of itself."""
     turns = [turn for episode in episodes for turn in episode.turns]
-    return {
+    metrics = {
         "rollout/success": np.mean([e.won for e in episodes]),
         "rollout/score": np.mean([e.score for e in episodes]),
         "rollout/return": np.mean([e.reward for e in episodes]),
@@ -52,6 +57,7 @@ def rollout_metrics(episodes: list[Episode]) -> dict[str, float]:
         "rollout/shortened_prompts": np.mean([t.shortened for t in turns]),
         "rollout/truncated": np.mean([e.truncated for e in episodes]),
     }
+    return {name: float(value) for name, value in metrics.items()}
 
 
 def with_credit(episodes: list[Episode], turns: dict[str, Any]) -> list[Episode]:
@@ -97,50 +103,128 @@ class Clock:
             "seconds": seconds,
             **parts,
             "other": seconds - sum(parts.values()),
-            "left": float(np.median(self.taken[-5:])) * self.left,
+            # The first one compiles; only where it is alone does it stand for others.
+            "left": float(np.median((self.taken[1:] or self.taken)[-5:])) * self.left,
             "tokens": tokens,
         }
 
 
-def say(step: int, total: int, metrics: dict[str, Any], timing: dict[str, float]):
-    """One line per iteration, and a warning when the planner collapses."""
-    share = {
-        name: 100 * timing[name] / timing["seconds"]
+def iteration_line(
+    step: int,
+    total: int,
+    metrics: Mapping[str, float],
+    timing: Mapping[str, float],
+    width: int = 0,
+) -> str:
+    """What an iteration says of itself, as one line.
+
+    Args:
+      step: iterations done.
+      total: iterations in all.
+      metrics: by name; a metric that an estimator or a loss does not have is left out.
+      timing: seconds, as `Clock.stop` gives them.
+      width: columns; what matters least is left out until the line fits. 0: all.
+    """
+    said: list[tuple[int, str]] = []  # (how little it matters, text), in reading order
+
+    def add(rank: int, name: str, text: str, scale: float = 1.0):
+        if name in metrics:
+            said.append((rank, text.format(scale * float(metrics[name]))))
+
+    said.append((0, f"iteration {step}/{total}"))
+    add(0, "rollout/success", "success {:3.0f} %", 100)
+    if metrics.get("rollout/score") != metrics.get("rollout/success"):
+        add(2, "rollout/score", "score {:.2f}")
+    add(3, "rollout/turns", "turns {:4.1f}")
+    add(4, "policy/switch_rate", "switches {:2.0f} %", 100)
+    add(5, "loss/kl", "kl {:.4f}")
+    add(6, "policy/entropy", "entropy {:.3f}")
+    parts = ", ".join(
+        f"{name} {100 * timing[name] / timing['seconds']:.0f} %"
         for name in ("environment", "generation", "update")
-    }
-    partial = metrics["rollout/score"] != metrics["rollout/success"]
-    score = f"  score {metrics['rollout/score']:.2f}" if partial else ""
-    print(
-        f"\riteration {step}/{total}  success {100 * metrics['rollout/success']:3.0f} %"
-        f"{score}"
-        f"  turns {metrics['rollout/turns']:4.1f}"
-        f"  switches {100 * metrics['policy/switch_rate']:2.0f} %"
-        f"  kl {metrics['loss/kl']:.4f}  entropy {metrics['policy/entropy']:.3f}"
-        f"  {timing['seconds']:.0f} s (environment {share['environment']:.0f} %,"
-        f" generation {share['generation']:.0f} %, update {share['update']:.0f} %)"
-        f"  {timing['left'] / 60:.1f} min left",
-        flush=True,
     )
-    if not 0.05 <= metrics["policy/switch_rate"] <= 0.95:
+    said.append((2, f"{timing['seconds']:.0f} s"))
+    said.append((7, f"({parts})"))
+    said.append((1, f"{_span(timing['left'])} left"))
+    while width and len(said) > 1 and len(_joined(said)) > width:
+        said.remove(max(said, key=lambda pair: pair[0]))
+    return _joined(said)
+
+
+def print_iteration(
+    step: int, total: int, metrics: Mapping[str, float], timing: Mapping[str, float]
+) -> None:
+    """One line per iteration, and a warning when the planner collapses."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    print(iteration_line(step, total, metrics, timing, width), flush=True)
+    rate = metrics.get("policy/switch_rate")
+    if rate is not None and not 0.05 <= rate <= 0.95:
         print(
             "  warning: the switch rate has left [0.05, 0.95]: the planner collapses; "
-            "consider --learn.keep-penalty or --learn.switch-rate-floor"
+            "consider --learn.keep-penalty or --learn.switch-rate-floor",
+            flush=True,
         )
 
 
-def progress(what: str):
-    """A line that is rewritten at most twice a second."""
-    shown = [0.0]
+def bar(what: str, unit: str = "episodes", every: float = 60.0) -> Callable:
+    """How far something is, and how long it still takes.
 
-    def show(done: int, total: int):
+    In a terminal a line that is rewritten and goes away at the end; in a file or a pipe
+    a whole line now and then, and none of what is done sooner.
+
+    Args:
+      what: goes on.
+      unit: of what is counted.
+      every: seconds between lines where there is no terminal.
+
+    Returns:
+      A function of (done, total), to be called as often as one likes.
+    """
+    began = said = time.monotonic()
+    line: list[tqdm] = []
+
+    def show(done: int, total: int) -> None:
+        nonlocal said
         now = time.monotonic()
-        if now - shown[0] > 0.5:
-            shown[0] = now
-            print(f"\r{what}: {done}/{total} episodes ", end="", flush=True)
-        if done == total:
-            print("\r" + " " * 60 + "\r", end="", flush=True)
+        if sys.stdout.isatty():
+            if not line and done < total:
+                line.append(
+                    tqdm(
+                        desc=what,
+                        total=total,
+                        unit=f" {unit}",
+                        leave=False,
+                        # A terminal that does not know its size says 0 x 0, and tqdm
+                        # would then show nothing.
+                        ncols=shutil.get_terminal_size().columns - 1,
+                        nrows=2,
+                        file=sys.stdout,
+                    )
+                )
+            if line:
+                line[0].update(done - line[0].n)
+                if done >= total:
+                    line.pop().close()
+        elif done < total and now - said >= every:
+            said = now
+            left = (now - began) / done * (total - done) if done else None
+            hint = "" if left is None else f", {_span(left)} left"
+            print(f"{what}: {done}/{total} {unit}{hint}", flush=True)
 
     return show
+
+
+def _joined(said: Sequence[tuple[int, str]]) -> str:
+    return "  ".join(text for _, text in said)
+
+
+def _span(seconds: float) -> str:
+    """Seconds in the unit that reads best."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 @contextlib.contextmanager

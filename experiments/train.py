@@ -75,7 +75,7 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
 def prepare(config: configs.Train, name: str) -> tuple[Run, TrainState]:
     """Checks all settings, then makes or reads what the run begins with."""
     games.check_data(config.world)
-    configs.check(config)
+    configs.check_model(config)
     model = configs.start_of(config)
     mesh = setup.mesh_for(model, config)
     folder = pathlib.Path(config.out or f"runs/{name}-{config.seed}")
@@ -154,7 +154,7 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
                 workdir.append_metrics(run.folder, step + 1, metrics, timing)
                 run.log(step + 1, metrics)
                 workdir.write_episodes(run.folder, step + 1, episodes)
-                progress.say(step + 1, config.num_updates, metrics, timing)
+                progress.print_iteration(step + 1, config.num_updates, metrics, timing)
                 done = step + 1 - first
                 stop = step + 1 == config.num_updates or done == config.stop_after
                 if stop or (step + 1) % config.checkpoint_every == 0:
@@ -186,7 +186,7 @@ def act(run: Run, state: TrainState, pool: Environments, step: int):
         chosen,
         run.reader,
         max_turns=config.world.max_turns,
-        on_turn=progress.progress(f"iteration {step + 1}: rollout"),
+        on_turn=progress.bar(f"iteration {step + 1}: rollout"),
     )
 
 
@@ -209,7 +209,7 @@ def examine(run: Run, state: TrainState, pool: Environments, tag: str) -> None:
             seed=run.config.seed,
             max_turns=run.config.world.max_turns,
             manifest_hash=digest,
-            on_turn=progress.progress(f"evaluating {tag}, {split}"),
+            on_turn=progress.bar(f"evaluating {tag}, {split}"),
         )
         workdir.write_json(file, record)
         print(f"{tag} {tables.summary(record)}")

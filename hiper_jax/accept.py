@@ -78,8 +78,8 @@ class SettingError(ValueError):
 def check_fields(settings: Any) -> None:
     """Checks every field against its type hint; call it in `__post_init__`.
 
-    Numbers come out as Python's own (an int for a float as a float) and lists as
-    tuples, so that equal settings have equal records.
+    Numbers come out as Python's own and of the hint's kind (1 as 1.0, 1e2 as 100) and
+    lists as tuples, so that equal settings have equal records.
 
     Args:
       settings: a dataclass's instance, frozen or not.
@@ -221,11 +221,18 @@ def _converted(value: Any, hint: Any) -> Any:
         return value if same else made
     if isinstance(value, bool) or type(value) is base:
         return value
-    if base is int and isinstance(value, numbers.Integral):
+    if base is int and _is_whole(value):
         return int(value)
     if base is float and isinstance(value, numbers.Real):
         return _float(value)
     return value
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a number is whole however it is written: 100 and 1e2 are."""
+    if isinstance(value, numbers.Integral):
+        return True
+    return isinstance(value, numbers.Real) and float(value).is_integer()
 
 
 def _float(value: Any) -> Any:

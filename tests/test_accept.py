@@ -62,10 +62,10 @@ BAD = {
     "norm": [-1e-9, math.nan, -math.inf, "x", False],
     "penalty": [-0.3, math.nan, math.inf],
     "shift": [math.nan, math.inf, -math.inf, "0", True, 10**400],
-    "chunk": [0, -1, 1.0, 2.5, math.nan, "8", True, None],
-    "rank": [-1, 0.0, "x", False],
+    "chunk": [0, -1, 0.0, 2.5, math.nan, math.inf, "8", True, None],
+    "rank": [-1, 0.5, "x", False],
     "seed": [-1, 2**32, 1.5, "0"],
-    "rooms": [(9, 6), (0, 3), (6,), (6, 7, 8), 6, "67", (6, 7.0), ("6", "7")],
+    "rooms": [(9, 6), (0, 3), (6,), (6, 7, 8), 6, "67", (6, 7.5), ("6", "7")],
     "names": ["abc", (1,), 3],
     "levels": [(1.0, 0.5), (math.nan,), ("x",)],
     "on": [0, 1, "true", None],
@@ -128,6 +128,7 @@ def test_numbers_and_lists_become_pythons_own():
         float,
         int,
     ]
+    assert type(Everything(chunk=1e2).chunk) is int
     assert hash(made) == hash(Everything(rate=0.5, chunk=3, shift=2.0, rooms=(6, 7)))
 
 

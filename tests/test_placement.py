@@ -172,13 +172,12 @@ def test_what_does_not_fit_the_mesh_is_named(folder):
     config = configs.Train(learn=dataclasses.replace(SETTINGS, chunk=6))
 
     def refused(words, **mesh):
-        changed = dataclasses.replace(config, mesh=configs.Mesh(**mesh))
         with pytest.raises(ValueError, match=words):
-            configs.check(changed)
+            changed = dataclasses.replace(config, mesh=configs.Mesh(**mesh))
             setup.mesh_for(folder, changed)
 
     refused("needs 6 devices, there are 8", fsdp=3, tensor=2)
     refused("k has 2 kv_heads.* tensor = 4 does not", fsdp=2, tensor=4)
     refused("chunk is 6 turns.* --learn.chunk to 8", fsdp=8)
-    refused("mesh.data must be at least 1", data=0)
+    refused("data must be a whole number, 1 or more, got 0", data=0)
     assert setup.mesh_for(folder, config) is None

@@ -174,8 +174,11 @@ def test_the_command_finds_a_mesh_and_knobs_that_make_it_fit(capsys):
     ("words", "hint"),
     [
         (["--model", "gpt-5"], "qwen2.5-0.5b"),
-        (["--model", "qwen2.5-7b", "--devices", "-4"], "devices must be at least 1"),
-        (["--model", "qwen2.5-7b", "--hbm", "-4"], "hbm must be above 0"),
+        (
+            ["--model", "qwen2.5-7b", "--devices", "-4"],
+            "devices must be a whole number, 1 or more",
+        ),
+        (["--model", "qwen2.5-7b", "--hbm", "-4"], "hbm must be a number above 0"),
         (["--model", "qwen2.5-7b", "--devices", "3"], "no mesh of 3 devices"),
         (["--model", "qwen2.5-7b", "--devices", "8", "--mesh.fsdp", "4"], "agree"),
         (

@@ -21,9 +21,10 @@ from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import progress as watch
 from hiper_jax.experiments.cli import main
 from hiper_jax.experiments.eval import examine
-from hiper_jax.experiments.recipes import presets
+from hiper_jax.experiments.recipes import recipe, shared
 from hiper_jax.experiments.report import tables
 from hiper_jax.experiments.report.report import write_report
+from hiper_jax.experiments.settings import replaced
 from hiper_jax.experiments.train import train
 from hiper_jax.experiments.warmstart import demonstrations
 from hiper_jax.experiments.warmstart.warmstart import start, warmstart
@@ -203,13 +204,13 @@ def test_the_settings_of_a_shop_reach_its_environments(world):
 def test_an_old_runs_settings_still_load():
     """Once the settings of all worlds stood in one class."""
     for name in ("quickstart", "webshop-quickstart"):
-        wanted = presets.preset(name)
+        wanted = recipe(name)
         old = dataclasses.asdict(wanted)
         both = dataclasses.asdict(settings_for("alfworld"))
         both |= dataclasses.asdict(settings_for("webshop")) | old["world"]
         for world in (both, old["world"]):
             read = old | {"world": worlds.recorded(world)}
-            assert configs.replaced(configs.Train(), read) == wanted
+            assert replaced(configs.Train(), read) == wanted
 
 
 # --- warm start ----------------------------------------------------------------------
@@ -291,12 +292,12 @@ def test_a_products_code_is_one_token(world, begun):
 
 
 def test_the_warm_start_that_comes_with_us_fits_its_shop():
-    folder = configs.start_of(presets.preset("webshop-quickstart"))
+    folder = configs.start_of(recipe("webshop-quickstart"))
     agent, _, _ = load_agent(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     assert size < 8e6
     assert agent.config.vocab_size == agent.codec.vocab_size
-    assert configs.start_of(presets.preset("quickstart")) == configs.WARM_START
+    assert configs.start_of(recipe("quickstart")) == configs.WARM_START
 
 
 def test_a_warm_start_for_another_world_is_refused():
@@ -313,7 +314,7 @@ def run(folder, world, begun) -> pathlib.Path:
         model=str(begun[1]),
         world=world,
         reading=configs.Reading(max_prompt=220, max_response=12),
-        learn=dataclasses.replace(presets.OURS, minibatch=8, chunk=4),
+        learn=dataclasses.replace(shared.OURS, minibatch=8, chunk=4),
         num_updates=2,
         episodes=4,
         slots=4,
@@ -405,7 +406,10 @@ def test_missing_shop_files_are_named(capsys, monkeypatch, tmp_path):
     [
         ({"world": {"environment": "chess"}}, "alfworld, webshop"),
         ({"world": {"shop": {"protocol": "mine"}}}, "canonical or paper"),
-        ({"world": {"shop": {"products": 0}}}, "at least 1"),
+        (
+            {"world": {"shop": {"products": 0}}},
+            "must be a whole number, 1 or more",
+        ),
     ],
 )
 def test_a_wrong_shop_is_said_before_anything_starts(

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hiper_jax import lm
+from hiper_jax.accept import Count, Name, Whole, check_fields
 from hiper_jax.act.generate import make_generate, respond
 from hiper_jax.experiments.bench import models
 
@@ -29,16 +30,19 @@ class Generate:
 
     models: tuple[str, ...] = ()
     """Names of shapes, weights are random; empty: tiny and wide, on a GPU 0.5B."""
-    batch: int = 0
+    batch: Whole = 0
     """Prompts; 0: 16, on a GPU 128."""
-    new: int = 0
+    new: Whole = 0
     """Tokens per response; 0: 32, on a GPU 64."""
-    scale: int = 0
+    scale: Whole = 0
     """Published prompt lengths are divided by it; 0: 8, on a GPU 1."""
-    rounds: int = 5
+    rounds: Count = 5
     """Times each side is timed, in turn."""
-    out: str = "runs/bench-generate"
+    out: Name = "runs/bench-generate"
     """Folder for bench_generate.json."""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 def main(flags: Generate) -> dict:

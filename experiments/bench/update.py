@@ -16,6 +16,7 @@ advantages.
 import dataclasses
 import functools
 import os
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ import numpy as np
 import optax
 
 from hiper_jax import lm
+from hiper_jax.accept import Count, Name, Whole, check_fields
 from hiper_jax.act.generate import respond
 from hiper_jax.act.stack import Batch
 from hiper_jax.credit import credit_masks, hiper, segment_starts, token_advantage
@@ -56,24 +58,27 @@ class Update:
 
     model: str = ""
     """Name of a shape, weights are random; empty: tiny, on a GPU 0.5B."""
-    episodes: int = 8
-    """Trajectories."""
-    turns: int = 32
+    episodes: Count = 8
+    """Trajectories in the batch."""
+    turns: Count = 32
     """Turns of each; all rows are one minibatch."""
-    scale: int = 0
+    scale: Whole = 0
     """Published lengths and room are divided by it; 0: 8, on a GPU 1."""
-    chunk: int = 8
+    chunk: Count = 8
     """Rows that we feed at once."""
-    their_chunk: int = 8
+    their_chunk: Count = 8
     """Rows that torch is fed at once."""
-    remat: str = "none"
-    """What our gradient computes again: none, dots or full."""
-    rounds: int = 5
+    remat: Literal["none", "dots", "full"] = "none"
+    """What our gradient computes again."""
+    rounds: Count = 5
     """Times each side is timed, in turn."""
-    iterations: int = 150
+    iterations: Whole = 150
     """Of the count of programs; 0 leaves it out."""
-    out: str = "runs/bench-update"
+    out: Name = "runs/bench-update"
     """Folder for bench_update.json."""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 def main(flags: Update) -> dict:

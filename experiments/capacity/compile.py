@@ -13,11 +13,12 @@ from typing import Any, Literal
 import jax
 
 from hiper_jax import workdir
+from hiper_jax.accept import Count, Name, NotNegative, Whole, check_fields
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments.capacity import aot
 from hiper_jax.experiments.capacity import memory as plan
 from hiper_jax.experiments.capacity import plan as planning
-from hiper_jax.experiments.recipes import presets
+from hiper_jax.experiments.recipes import recipe
 from hiper_jax.lm import sharding
 from hiper_jax.networks import placement
 
@@ -28,30 +29,33 @@ GIB = planning.GIB
 class Compile:
     """Compiles the published ALFWorld run's programs ahead of time."""
 
-    model: str
+    model: Name
     """A published model, such as qwen2.5-7b, or a folder with a config.json."""
-    topology: str = "v5e:2x4"
+    topology: Name = "v5e:2x4"
     """A TPU slice, such as v5e:2x4 or v5p:2x2x4; needs libtpu, not a TPU."""
     mesh: configs.Mesh = configs.Mesh()
     """How the devices are laid out; by default as hiper plan would."""
-    hbm: float = 0.0
+    hbm: NotNegative = 0.0
     """Memory of one device, GiB; 0: that of the topology's generation."""
     programs: Literal["both", "update", "generation"] = "both"
     """Which programs to compile."""
     critic: Literal["separate", "shared"] = "separate"
     """See hiper train --help."""
-    lora_rank: int = 0
+    lora_rank: Whole = 0
     """Rank of adapters, which are then all that is trained; 0: every weight is."""
     remat: Literal["none", "dots", "full"] = "full"
     """What a gradient computes again rather than keeps."""
-    chunk: int = 64
+    chunk: Count = 64
     """Turns fed at once, over all devices."""
-    slots: int = 128
+    slots: Count = 128
     """Rows sampled at once, over all devices."""
     out: str = ""
     """CSV file to which a line per program is added."""
     json: bool = False
     """Print JSON."""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 HBM = {"v4": 32.0, "v5e": 16.0, "v5p": 95.0, "v6e": 32.0}
@@ -91,7 +95,6 @@ def main(asked: Compile) -> None:
         chunk=asked.chunk,
         slots=asked.slots,
     )
-    planning.check(question)
     bf16 = dataclasses.replace(model, dtype="bfloat16")
     ways = planning.choose(bf16, question)
     parts = planning.parts_of(bf16, ways, question)
@@ -123,7 +126,7 @@ def main(asked: Compile) -> None:
 
 def published(asked: Compile) -> configs.Train:
     """The published settings, with what was asked for."""
-    base = presets.preset("alfworld-1.5b")
+    base = recipe("alfworld-1.5b")
     return dataclasses.replace(
         base,
         learn=dataclasses.replace(base.learn, chunk=asked.chunk),

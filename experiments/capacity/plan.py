@@ -6,6 +6,14 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from hiper_jax.accept import (
+    Count,
+    Name,
+    Positive,
+    SettingError,
+    Whole,
+    check_fields,
+)
 from hiper_jax.experiments.capacity import memory as plan
 from hiper_jax.experiments.config import Mesh
 from hiper_jax.lm import LMConfig, num_params, qwen, sharding, weights
@@ -18,36 +26,46 @@ GIB = 2**30
 class Plan:
     """Counts the memory of training before anything is allocated."""
 
-    model: str
+    model: Name
     """A published model, such as qwen2.5-7b, or a folder with a config.json."""
-    devices: int = 1
+    devices: Count = 1
     """Devices in all."""
-    hbm: float = 80.0
+    hbm: Positive = 80.0
     """Memory of one device, GiB."""
     mesh: Mesh = Mesh()
     """How the devices are laid out; by default the best that fits is chosen."""
     critic: Literal["separate", "shared"] = "separate"
     """See hiper train --help."""
-    lora_rank: int = 0
+    lora_rank: Whole = 0
     """Rank of adapters, which are then all that is trained; 0: every weight is."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type that the networks compute in; trained weights are float32."""
     remat: Literal["none", "dots", "full"] = "full"
     """What a gradient computes again rather than keeps."""
-    chunk: int = 64
+    chunk: Count = 64
     """Turns fed at once, over all devices."""
-    slots: int = 128
+    slots: Count = 128
     """Rows sampled at once, over all devices."""
-    prompt: int = 2048
+    prompt: Count = 2048
     """Prompt tokens at most."""
-    response: int = 512
+    response: Count = 512
     """Response tokens at most."""
-    episodes: int = 128
+    episodes: Count = 128
     """Trajectories per iteration."""
-    turns: int = 50
+    turns: Count = 50
     """Turns per trajectory at most."""
     json: bool = False
     """Print JSON, in bytes."""
+
+    def __post_init__(self):
+        check_fields(self)
+        if self.mesh.size not in (1, self.devices):
+            raise SettingError(
+                type(self),
+                "mesh",
+                f"has {self.mesh.size} devices and --devices is {self.devices}: make "
+                "them agree, or leave the mesh out",
+            )
 
 
 def main(asked: Plan) -> None:
@@ -56,7 +74,6 @@ def main(asked: Plan) -> None:
     Raises:
       ValueError, FileNotFoundError: something in the question cannot be.
     """
-    check(asked)
     config = dataclasses.replace(shape_of(asked.model), dtype=asked.dtype)
     mesh = choose(config, asked)
     report = {
@@ -73,27 +90,6 @@ def main(asked: Plan) -> None:
         if size < peak(report)
     ]
     print(json.dumps(report, indent=1) if asked.json else text(report))
-
-
-def check(asked: Plan) -> None:
-    """Raises ValueError where a number is not one that can be."""
-    for name in ("devices", "chunk", "slots", "prompt", "response", "episodes"):
-        if getattr(asked, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(asked, name)}")
-    if asked.lora_rank < 0:
-        raise ValueError(f"lora_rank must be at least 0, got {asked.lora_rank}")
-    if asked.turns < 1 or not asked.hbm > 0:
-        raise ValueError(
-            f"turns and hbm must be above 0, got {asked.turns} and {asked.hbm}"
-        )
-    for name, ways in dataclasses.asdict(asked.mesh).items():
-        if ways < 1:
-            raise ValueError(f"mesh.{name} must be at least 1, got {ways}")
-    if asked.mesh.size not in (1, asked.devices):
-        raise ValueError(
-            f"the mesh has {asked.mesh.size} devices, --devices is {asked.devices}; "
-            "make them agree, or leave the mesh out"
-        )
 
 
 def shape_of(model: str) -> LMConfig:

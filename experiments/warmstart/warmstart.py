@@ -16,6 +16,17 @@ import numpy as np
 import optax
 
 from hiper_jax import lm
+from hiper_jax.accept import (
+    Count,
+    Name,
+    NotNegative,
+    Positive,
+    Seed,
+    SettingError,
+    Share,
+    Whole,
+    check_fields,
+)
 from hiper_jax.act.codec import load_codec
 from hiper_jax.act.envs.demo import Demo
 from hiper_jax.act.envs.world import (
@@ -33,9 +44,8 @@ from hiper_jax.act.prompt import template_of
 from hiper_jax.act.rollout import rollout
 from hiper_jax.credit import hiper
 from hiper_jax.experiments import games as worlds
-from hiper_jax.experiments import setup
+from hiper_jax.experiments import progress, recipes, setup
 from hiper_jax.experiments.config import Reading, Train
-from hiper_jax.experiments.recipes import presets
 from hiper_jax.experiments.warmstart import demonstrations
 from hiper_jax.experiments.warmstart.imitate import imitate
 from hiper_jax.experiments.warmstart.tokenizer import train_tokenizer
@@ -52,47 +62,59 @@ from hiper_jax.update.step import compile_update, make_update
 class WarmStart:
     """How the warm start is made."""
 
-    out: str = "runs/warmstart"
+    out: Name = "runs/warmstart"
     """Folder for the weights and the tokenizer."""
     world: WorldSettings = settings_for(DEFAULT)
+    """Which games are imitated."""
     reading: Reading = Reading()
-    recipe: str = "quickstart"
+    """How prompts are written and responses read."""
+    recipe: Name = "quickstart"
     """Whose penalties and discounts make the returns that the critic is fitted to."""
-    practice_worlds: int = 16
+    practice_worlds: Count = 16
     """Sets of games that are played for demonstrations: made for them alone and each as
     large as the training set, or, where a world has no others, the training set."""
-    noise: float = 0.15
+    noise: Share = 0.15
     """How often chance plays in a demonstration, and the expert has to recover."""
-    mistakes: float = 0.0
+    mistakes: Share = 0.0
     """How often a turn teaches an action drawn at random."""
-    haste: float = 0.3
+    haste: Share = 0.3
     """What there is to unlearn: how often a turn in which the world lets one rush
     teaches to do so, say to walk past a thing that should be taken."""
-    vocab_size: int = 1024
+    vocab_size: Count = 1024
     """Tokens at most."""
-    width: int = 128
+    width: Count = 128
     """Width of the model."""
-    depth: int = 3
+    depth: Count = 3
     """Layers of the actor."""
-    mlp_width: int = 256
+    mlp_width: Count = 256
     """Inner width of its MLPs."""
-    critic_depth: int = 3
+    critic_depth: Count = 3
     """Layers of the critic, which start as the actor's first ones. To see that what the
     task names stands in the observation takes two at least."""
-    steps: int = 3000
+    steps: Count = 3000
     """Optimizer steps of imitation."""
-    batch: int = 32
+    batch: Count = 32
     """Turns per step."""
-    learning_rate: float = 3e-3
+    learning_rate: Positive = 3e-3
     """Adam's peak."""
-    prompt_weight: float = 0.3
+    prompt_weight: NotNegative = 0.3
     """How much a token of a prompt counts against one of a response."""
-    critic_rounds: int = 4
+    critic_rounds: Whole = 4
     """Rollouts that the critic is fitted to."""
-    critic_lr: float = 1e-3
+    critic_lr: Positive = 1e-3
     """Adam's learning rate for the critic."""
-    seed: int = 0
+    seed: Seed = 0
     """Of everything random."""
+
+    def __post_init__(self):
+        check_fields(self)
+        if self.critic_depth > self.depth:
+            raise SettingError(
+                type(self),
+                "critic_depth",
+                f"must be 1 to {self.depth}, the actor's layers, got "
+                f"{self.critic_depth}",
+            )
 
 
 def start(reference: str) -> WarmStart:
@@ -111,7 +133,7 @@ def start(reference: str) -> WarmStart:
             f"{reference} has no scripted player to learn from: give its World an "
             f"expert, or choose {' or '.join(able)}"
         )
-    recipe = presets.preset(world.lesson.recipe)
+    recipe = recipes.recipe(world.lesson.recipe)
     settings = recipe.world
     if settings.environment != reference:
         settings = settings_for(reference)
@@ -133,16 +155,6 @@ def warmstart(config: WarmStart) -> pathlib.Path:
     out = pathlib.Path(config.out)
     if (out / "config.json").exists():
         raise ValueError(f"{out} holds a model already; name another --out")
-    if not 1 <= config.critic_depth <= config.depth:
-        raise ValueError(
-            f"critic_depth must be 1 to {config.depth}, the actor's layers, got "
-            f"{config.critic_depth}"
-        )
-    for name in ("noise", "mistakes", "haste"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(
-                f"{name} is how often, from 0 to 1, got {getattr(config, name)}"
-            )
     began = time.monotonic()
     world = world_of(config.world)
     worlds.games_folder(config.world)
@@ -237,6 +249,7 @@ def practise(config: WarmStart) -> list[Demo]:
 def _demonstrations(config: WarmStart, practice: Practice) -> list[Demo]:
     """Plays the games; leaves out the episodes that the practice does not keep."""
     demos, won, left_out = [], 0, 0
+    show = progress.bar("demonstrations", unit="games")
     played = demonstrations.play(
         practice.tasks,
         dataclasses.replace(config.world, max_turns=config.world.max_turns + 20),
@@ -245,15 +258,14 @@ def _demonstrations(config: WarmStart, practice: Practice) -> list[Demo]:
         workers=config.world.workers,
     )
     for n, demo in enumerate(played, start=1):
-        if n % 100 == 0:
-            print(f"\rdemonstrations: {n}/{len(practice.tasks)}", end="", flush=True)
+        show(n, len(practice.tasks))
         if not practice.keep(demo):
             left_out += 1
             continue
         demos.append(demo)
         won += demo.won
     print(
-        f"\r{len(demos)} demonstrations, {won} won"
+        f"{len(demos)} demonstrations, {won} won"
         + (f"; {left_out} left out, too like unseen games" if left_out else "")
     )
     return demos
@@ -285,7 +297,7 @@ def fit_critic(config: WarmStart, agent: Agent, actor, critic):
     shapes = setup.run_shapes(train)
     games = worlds.training_manifest(config.world).ids
     settings = dataclasses.replace(
-        presets.preset(config.recipe).learn, epochs=3, value_clip=1e3, kl_coef=0.0
+        recipes.recipe(config.recipe).learn, epochs=3, value_clip=1e3, kl_coef=0.0
     )
     estimator = hiper.estimator(settings)
     init, update = make_update(

@@ -22,6 +22,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
+from hiper_jax.accept import Count, Name, Positive, Seed, check_fields
 from hiper_jax.act.envs.demo import Demo, DemoStep
 from hiper_jax.act.envs.env import Env, MakeEnv
 from hiper_jax.act.envs.templates import Template, full, terse
@@ -47,16 +48,19 @@ class WorldSettings:
     kept in `cache`."""
     generate: bool = True
     """Make games rather than read those that the world was published with."""
-    cache: str = "games"
+    cache: Name = "games"
     """Where made games are kept, so that the next run finds them."""
-    seed: int = 0
+    seed: Seed = 0
     """Of all that is made."""
-    max_turns: int = 30
+    max_turns: Count = 30
     """Turns until an episode is cut."""
-    reward: float = 1.0
+    reward: Positive = 1.0
     """Reward for winning; the paper's is 10."""
-    workers: int = 2
+    workers: Count = 2
     """Processes that run games."""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 class Tasks(NamedTuple):

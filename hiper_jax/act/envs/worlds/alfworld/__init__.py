@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from hiper_jax.accept import Count, Name, Seed, Span, Whole, check_fields
 from hiper_jax.act.envs.env import Env, MakeEnv
 from hiper_jax.act.envs.world import (
     Command,
@@ -42,45 +43,41 @@ class AlfWorldSettings(WorldSettings):
     off, else games made for this run's settings and kept in `cache`."""
     generate: bool = True
     """Make games rather than read ALFWorld's own."""
-    train: int = 400
+    train: Count = 400
     """Made games to train on."""
-    seen: int = 60
+    seen: Whole = 60
     """Made games in rooms that training has seen."""
-    unseen: int = 200
+    unseen: Whole = 200
     """Made games in rooms that training has not seen."""
-    receptacles: tuple[int, int] = (6, 9)
+    receptacles: Span = (6, 9)
     """Fewest and most receptacles in a made room."""
-    objects: tuple[int, int] = (6, 9)
+    objects: Span = (6, 9)
     """Fewest and most objects in a made room."""
-
-    def __post_init__(self):
-        low, high = self.receptacles
-        if self.generate and not 0 < low <= high:
-            raise ValueError(
-                f"world.receptacles must be two rising numbers, got {low} {high}"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
 class MakeGames:
     """Makes games in ALFWorld's own on-disk format."""
 
-    out: str
+    out: Name
     """Folder to make; usable as ALFWORLD_DATA."""
-    train: int = 100
+    train: Whole = 100
     """Games to train on."""
-    seen: int = 20
+    seen: Whole = 20
     """Games in rooms that training has seen."""
-    unseen: int = 50
+    unseen: Whole = 50
     """Games in rooms that training has not seen."""
-    seed: int = 0
+    seed: Seed = 0
     """Of everything random."""
-    receptacles: tuple[int, int] = (6, 12)
+    receptacles: Span = (6, 12)
     """Fewest and most receptacles in a room."""
-    objects: tuple[int, int] = (6, 12)
+    objects: Span = (6, 12)
     """Fewest and most objects in a room."""
-    workers: int = 2
+    workers: Count = 2
     """Processes that prove games solvable."""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 def make(

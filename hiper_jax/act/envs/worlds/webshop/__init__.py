@@ -16,6 +16,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from hiper_jax.accept import Count, Name, Positive, Seed, check_fields
 from hiper_jax.act.envs import templates
 from hiper_jax.act.envs.env import Env, MakeEnv
 from hiper_jax.act.envs.world import (
@@ -51,7 +52,7 @@ def __getattr__(name: str) -> Any:
 class ShopSettings:
     """Which shop, and which of its goals."""
 
-    products: int = 300
+    products: Count = 300
     """Products of a made shop."""
     items: str = ""
     """The product file's name, where the folder holds several."""
@@ -65,10 +66,7 @@ class ShopSettings:
     validation, so that most validation goals are trained on."""
 
     def __post_init__(self):
-        if self.products < 1:
-            raise ValueError(
-                f"world.shop.products must be at least 1, got {self.products}"
-            )
+        check_fields(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,23 +80,27 @@ class WebShopSettings(WorldSettings):
     else a shop made for this run's settings and kept in `cache`."""
     generate: bool = True
     """Make a shop rather than read WebShop's own."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the made shop, and of every shop's prices and bounds."""
-    reward: float = 1.0
+    reward: Positive = 1.0
     """Reward for a score of exactly 1; the paper's is 10."""
     shop: ShopSettings = ShopSettings()
+    """Which shop, and which of its goals."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MakeShop:
     """Makes a shop in WebShop's own file formats."""
 
-    out: str
+    out: Name
     """Folder to make."""
-    products: int = 1000
+    products: Count = 1000
     """Products on sale."""
-    seed: int = 0
+    seed: Seed = 0
     """Of everything random."""
+
+    def __post_init__(self):
+        check_fields(self)
 
 
 def _make_command(command: MakeShop, say: Say) -> None:

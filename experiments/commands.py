@@ -1,0 +1,352 @@
+"""The tree of commands: what each is asked, and what is called with the answer.
+
+Nothing heavy is imported here but inside the functions, once a command is chosen.
+"""
+
+import dataclasses
+import importlib
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from hiper_jax.accept import (
+    Count,
+    Name,
+    NotNegative,
+    Seed,
+    Whole,
+    check_fields,
+)
+from hiper_jax.act.envs.world import DEFAULT, WORLDS, Command, load_world
+from hiper_jax.experiments import recipes
+from hiper_jax.experiments.flags import Group, Leaf, Loaded
+from hiper_jax.experiments.settings import in_world, read_file, replaced
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyWorld:
+    """See `Early`."""
+
+    environment: str = ""
+    """Which world: its settings are flags."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Early:
+    """What decides which other flags there are, and the defaults of all."""
+
+    config: str = ""
+    """YAML or JSON file of settings, which flags override."""
+    world: EarlyWorld = EarlyWorld()
+    """Which world."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Eval:
+    """Plays a fixed panel of games, each once."""
+
+    run: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Folder of a run (its newest checkpoint or its model), or of weights."""
+    split: str = ""
+    """train, valid_seen or valid_unseen; of a shop train or valid. Empty: valid_unseen
+    or valid."""
+    episodes: Whole = 0
+    """Games; 0 plays all of the split."""
+    temperature: NotNegative = 0.4
+    """Of sampling; 0 takes the likeliest token."""
+    seed: Seed = 0
+    """Of sampling."""
+    slots: Count = 64
+    """Environments played at once."""
+    data: str = ""
+    """Folder with games; empty: the games of the run the checkpoint belongs to."""
+    out: str = ""
+    """File for the record; empty: eval-SPLIT.json in the current folder."""
+    preset: str = "quickstart"
+    """Whose settings a folder of weights is played with; a run has its own."""
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Play:
+    """A person plays a game in the terminal."""
+
+    game: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(metavar="GAME")]
+    """What some world takes for a game: a game.tw-pddl file or a folder with some, a
+    shop's folder; or a world."""
+    goal: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GOAL")] = ""
+    """Of a shop, or a task of a world; empty: the first for validation."""
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Writes report.html of a run."""
+
+    run: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The run's folder."""
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportModel:
+    """Turns a GGUF file into a directory in Hugging Face's format."""
+
+    source: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(metavar="GGUF")]
+    """A GGUF file, or an installed package that holds one."""
+    target: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Folder to write."""
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchHae:
+    """Times HAE against plain loops in torch (extra `parity`)."""
+
+    out: Name = "runs/bench-hae"
+    """Folder for bench_hae.json and bench_hae.png."""
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchRollout:
+    """Times a world's environments without a model."""
+
+    env: Literal["webshop"]
+    """Which world."""
+    out: Name = "runs/bench-webshop"
+    """Folder for bench_webshop.json."""
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variance:
+    """The variance of HAE's gradient, exactly and by sampling."""
+
+    out: Name = "runs/variance"
+    """Folder for variance.csv, variance.md and variance.png."""
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+def tree(early: Early, words: Sequence[str] = ()) -> Group:
+    """All commands of `hiper`.
+
+    Args:
+      early: what the command line says of files and worlds.
+      words: of the command line; those like `my_module:WORLD` may name a world.
+    """
+    return Group(
+        "Train language-model agents with hierarchical reinforcement learning.",
+        "command",
+        lambda: {
+            "train": Group(
+                "train an agent; `hiper train PRESET --help` explains every setting",
+                "preset",
+                lambda: {
+                    name: Leaf(recipes.about(name), _train(name, early))
+                    for name in recipes.RECIPES
+                },
+            ),
+            "eval": Leaf("play a fixed panel of games", _own(Eval, _eval)),
+            "play": Leaf("play a game yourself, in the terminal", _own(Play, _play)),
+            "report": Leaf("write report.html of a run", _own(Report, _report)),
+            **_of_worlds(),
+            "models": Group("models on disk: import", "word", lambda: _MODELS),
+            "warmstart": Group(
+                "make the small agent that a quickstart starts from; "
+                "`hiper warmstart WORLD --help` explains every setting",
+                "world",
+                lambda: {
+                    name: Leaf(f"the one for {name}", _warmstart(name))
+                    for name in (*WORLDS, *(w for w in words if _is_reference(w)))
+                },
+                usual=DEFAULT,
+            ),
+            "bench": Group(
+                f"measure: {', '.join(_BENCHES)}", "bench", lambda: _BENCHES
+            ),
+            "plan": Leaf(
+                "count the memory of training, and what would make it fit",
+                _module("capacity.plan", "Plan"),
+            ),
+            "compile": Leaf(
+                "compile training for a TPU slice that is not there",
+                _module("capacity.compile", "Compile"),
+            ),
+            "variance": Leaf(
+                "the variance of HAE's gradient, exactly and by sampling",
+                _own(Variance, _variance),
+            ),
+        },
+    )
+
+
+def _of_worlds() -> dict[str, Leaf | Group]:
+    """What worlds offer, such as `games make`, by its first word."""
+    found: dict[str, Leaf | Group] = {}
+    for name in WORLDS:
+        for words, command in load_world(name).commands.items():
+            leaf = Leaf(_first_line(command.settings), _of_world(command))
+            noun, _, verb = words.rpartition(" ")
+            if not noun:
+                found[verb] = leaf
+                continue
+            old = found.get(noun)
+            members = dict(old.members()) if isinstance(old, Group) else {}
+            members[verb] = leaf
+            about = f"{noun} on disk: {', '.join(members)}"
+            found[noun] = Group(about, "word", lambda members=members: members)
+    return found
+
+
+def _of_world(command: Command) -> Callable[[], Loaded]:
+    return lambda: Loaded(command.settings, lambda asked: command.run(asked, print))
+
+
+def _first_line(kind: type) -> str:
+    line = (kind.__doc__ or "").partition("\n")[0].rstrip(".")
+    return line[:1].lower() + line[1:]
+
+
+def _is_reference(word: str) -> bool:
+    """Whether a word may name somebody's own world, as `my_module:WORLD`."""
+    module, colon, name = word.partition(":")
+    names = [*module.split("."), name]
+    return bool(colon) and all(part.isidentifier() for part in names)
+
+
+def _own(kind: type, run: Callable[[Any], str | None]) -> Callable[[], Loaded]:
+    return lambda: Loaded(kind, run)
+
+
+def _module(name: str, kind: str) -> Callable[[], Loaded]:
+    """A command that is a module with a dataclass of settings and a `main`."""
+
+    def load() -> Loaded:
+        module = importlib.import_module(f"hiper_jax.experiments.{name}")
+
+        def run(asked: Any) -> None:
+            module.main(asked)
+
+        return Loaded(getattr(module, kind), run)
+
+    return load
+
+
+def _train(name: str, early: Early) -> Callable[[], Loaded]:
+    def load() -> Loaded:
+        from hiper_jax.experiments.config import Train
+
+        @dataclasses.dataclass(frozen=True)
+        class Asked:
+            settings: Annotated[Train, tyro.conf.arg(name="")]
+            config: str = ""
+            """YAML or JSON file of settings, which flags override."""
+
+        def run(asked: Asked) -> None:
+            from hiper_jax.experiments.train import train
+
+            train(asked.settings, name)
+
+        settings = recipes.recipe(name)
+        values = read_file(early.config) if early.config else {}
+        if early.world.environment:
+            world = in_world(settings.world, early.world.environment)
+            settings = dataclasses.replace(settings, world=world)
+            if isinstance(values.get("world"), dict):
+                values["world"].pop("environment", None)  # the flag's is meant
+        return Loaded(Asked, run, Asked(replaced(settings, values), early.config))
+
+    return load
+
+
+def _warmstart(world: str) -> Callable[[], Loaded]:
+    def load() -> Loaded:
+        from hiper_jax.experiments.warmstart import warmstart
+
+        def run(asked: Any) -> None:
+            warmstart.warmstart(asked)
+
+        return Loaded(warmstart.WarmStart, run, warmstart.start(world))
+
+    return load
+
+
+def _eval(asked: Eval) -> None:
+    from hiper_jax.experiments.eval import examine
+
+    settings = dataclasses.asdict(asked)
+    examine(settings.pop("run"), **settings)
+
+
+def _play(asked: Play) -> None:
+    from hiper_jax.experiments.play import find, play
+
+    play(*find([asked.game, asked.goal] if asked.goal else [asked.game]))
+
+
+def _report(asked: Report) -> str:
+    if not (pathlib.Path(asked.run) / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{asked.run} is not a run's folder: it has no config.json"
+        )
+    from hiper_jax.experiments.report.report import write_report
+
+    return str(write_report(pathlib.Path(asked.run)))
+
+
+def _import(asked: ImportModel) -> str:
+    from hiper_jax.lm.weights_gguf import convert, locate
+
+    return f"{asked.target}: {convert(locate(asked.source), asked.target)}"
+
+
+def _bench_hae(asked: BenchHae) -> None:
+    from hiper_jax.experiments.bench import hae
+
+    hae.main(asked.out)
+
+
+def _bench_rollout(asked: BenchRollout) -> None:
+    from hiper_jax.experiments.bench import webshop
+
+    webshop.main(asked.out)
+
+
+def _variance(asked: Variance) -> None:
+    from hiper_jax.experiments.variance import variance
+
+    variance.main(asked.out)
+
+
+_MODELS: Mapping[str, Leaf] = {
+    "import": Leaf(
+        "turn a GGUF file into a Hugging Face directory", _own(ImportModel, _import)
+    )
+}
+_BENCHES: Mapping[str, Leaf] = {
+    "hae": Leaf("HAE against plain loops in torch", _own(BenchHae, _bench_hae)),
+    "rollout": Leaf(
+        "a world's environments, without a model", _own(BenchRollout, _bench_rollout)
+    ),
+    "generate": Leaf(
+        "sampling against `transformers`", _module("bench.generate", "Generate")
+    ),
+    "update": Leaf("the update against torch", _module("bench.update", "Update")),
+}
