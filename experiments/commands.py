@@ -289,10 +289,10 @@ def _warmstart(world: str) -> Callable[[], Loaded]:
 
 
 def _eval(asked: Eval) -> None:
-    from hiper_jax.experiments.eval import examine
+    from hiper_jax.experiments.eval import evaluate_checkpoint
 
     settings = dataclasses.asdict(asked)
-    examine(settings.pop("run"), **settings)
+    evaluate_checkpoint(settings.pop("run"), **settings)
 
 
 def _play(asked: Play) -> None:

@@ -16,7 +16,7 @@ from hiper_jax.networks import assemble, placement
 from hiper_jax.networks.agent import load_agent, read_agent
 
 
-def examine(
+def evaluate_checkpoint(
     checkpoint: str,
     *,
     split: str,
@@ -48,23 +48,7 @@ def examine(
     Raises:
       FileNotFoundError, ValueError: nothing there, or of another shape.
     """
-    folder = pathlib.Path(checkpoint)
-    config = recipe(preset)
-    if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
-        record = json.loads((folder / "config.json").read_text())
-        record.pop("provenance", None)
-        record["world"] = worlds.recorded(record["world"])
-        config = replaced(config, record)
-        agent, state = newest(folder, config)
-        actor, step = assemble.policy(agent, state), int(state.step)
-    elif (folder / "config.json").is_file():
-        agent, actor, _ = load_agent(folder)
-        step = 0
-    else:
-        raise FileNotFoundError(
-            f"{folder} is neither a run nor a folder of weights: there is no "
-            "config.json in it"
-        )
+    config, agent, actor, step = _found(pathlib.Path(checkpoint), recipe(preset))
     world = dataclasses.replace(config.world, data=data or config.world.data)
     worlds.check_data(world)
     split = split or next(iter(worlds.panels(world, 1, 1)))
@@ -97,6 +81,24 @@ def examine(
     print(f"{summary(record)}, after {step} updates")
     print(f"record: {file}")
     return record
+
+
+def _found(folder: pathlib.Path, config: configs.Train):
+    """Settings, agent, the actor's weights and the updates behind them, of a folder."""
+    if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
+        record = json.loads((folder / "config.json").read_text())
+        record.pop("provenance", None)
+        record["world"] = worlds.recorded(record["world"])
+        config = replaced(config, record)
+        agent, state = newest(folder, config)
+        return config, agent, assemble.policy(agent, state), int(state.step)
+    if (folder / "config.json").is_file():
+        agent, actor, _ = load_agent(folder)
+        return config, agent, actor, 0
+    raise FileNotFoundError(
+        f"{folder} is neither a run nor a folder of weights: there is no "
+        "config.json in it"
+    )
 
 
 def newest(run: pathlib.Path, config: configs.Train):

@@ -6,11 +6,11 @@ import numpy as np
 
 from hiper_jax.act.spans import token_masks
 from hiper_jax.experiments.bench import hae as bench_hae
-from hiper_jax.experiments.bench import plain_hae
+from hiper_jax.experiments.bench import hae_inputs, plain_hae
 
 
 def test_plain_loops_give_our_numbers():
-    turns = bench_hae.random_turns(3, 7)
+    turns = hae_inputs.random_turns(3, 7)
     ours = bench_hae.our_hae(turns)
     for call in plain_hae.per_turn(turns, bench_hae.RATES).values():
         for name, wanted, got in zip(ours._fields, ours, call(), strict=True):
@@ -18,14 +18,14 @@ def test_plain_loops_give_our_numbers():
 
 
 def test_plain_tokens_give_our_numbers():
-    tokenizer = bench_hae.small_tokenizer()
-    tokens, mask = bench_hae.tokenized(tokenizer, 12, 64)
+    tokenizer = hae_inputs.small_tokenizer()
+    tokens, mask = hae_inputs.tokenized(tokenizer, 12, 64)
     turn_index = np.tile(np.arange(4), 3)
     masks = token_masks(tokens, mask, turn_index, tokenizer, mode="paper")
     plain = plain_hae.decoded_masks(tokens, mask, turn_index, tokenizer)
     for name, wanted in plain.items():
         np.testing.assert_array_equal(getattr(masks, name), wanted, err_msg=name)
-    turns = bench_hae.random_turns(3, 4)
+    turns = hae_inputs.random_turns(3, 4)
     turns = turns._replace(switch=masks.is_switch.reshape(3, 4))
     values = np.random.default_rng(0).normal(size=(3, 12, 64)).astype(np.float32)
     total, carries, returns = bench_hae.our_tokens(turns, values, masks)

@@ -9,7 +9,7 @@ import pytest
 from hiper_jax import lm
 from hiper_jax.credit import hiper
 from hiper_jax.experiments.bench import batch as bench_batch
-from hiper_jax.experiments.bench import models
+from hiper_jax.experiments.bench import models, update_counts, update_sides
 from hiper_jax.experiments.bench import update as bench_update
 from hiper_jax.experiments.config import Learn
 from hiper_jax.networks.model import Model
@@ -30,7 +30,7 @@ def test_lengths_are_those_of_the_published_runs():
 def test_tokens_fed_are_within_a_tenth_of_the_real_ones():
     """C8 with the published settings' chunk, and what coarse chunks would cost."""
     fine, coarse = (
-        bench_update.fed_over_real(np.random.default_rng(1), Learn(chunk=chunk))
+        update_counts.fed_over_real(np.random.default_rng(1), Learn(chunk=chunk))
         for chunk in (8, 64)
     )
     assert 1.0 < fine <= 1.10 < coarse
@@ -59,7 +59,7 @@ def test_the_count_of_fed_tokens_is_the_updates():
     jax.effects_barrier()
     assert len(seen) == 7 and {rows for rows, _ in seen} == {3}
     assert len({length for _, length in seen}) > 1
-    assert sum(r * n for r, n in seen) == bench_update.fed(batch.length, 3, buckets)
+    assert sum(r * n for r, n in seen) == update_counts.fed(batch.length, 3, buckets)
 
 
 @pytest.mark.parity
@@ -68,7 +68,7 @@ def test_the_count_of_fed_tokens_is_the_updates():
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_both_updates_are_the_same(monkeypatch):
     """Losses and gradient norms agree, or `compare` raises."""
-    for module in (bench_batch, bench_update):
+    for module in (bench_batch, bench_update, update_sides):
         monkeypatch.setattr(module, "published", lambda scale: (64, 16, (40, 80)))
     torch = pytest.importorskip("torch", reason="install the extra `parity`")
     torch.set_num_threads(1)

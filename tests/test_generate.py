@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,13 +203,21 @@ def test_a_single_layer_is_read_in_either_form():
     np.testing.assert_allclose(read(unstack_layers(params)), expected, atol=1e-5)
 
 
-def test_one_program_per_shape(params, generate, prompts):
+def test_one_program_per_shape(params, prompts):
+    """Prefill and decode step are traced once each, whatever is asked of the shape."""
+    chex.clear_trace_counter()
+    once = chex.assert_max_traces(n=1)
+    generate = make_generate(
+        once(_prefill), once(_decode), max_new=MAX_NEW, eos_id=(5, 9), pad_id=3
+    )
     tokens, lengths = pad_prompts(prompts, rows=[8], tokens=[16])
     generate(params, tokens, lengths, jax.random.key(5), 1.0)
     before = generate.programs()
     for temperature in (0.0, 0.4, 1):
         generate(params, tokens, lengths, jax.random.key(6), temperature)
-    assert generate.programs() == before
+    assert generate.programs() == before == 1
+    with pytest.raises(AssertionError, match="traced > 1 times"):
+        generate(params, tokens[:4], lengths[:4], jax.random.key(6), 1.0)
 
 
 def test_bucket_and_padding():

@@ -22,7 +22,7 @@ from hiper_jax.experiments import progress as watch
 from hiper_jax.experiments import setup
 from hiper_jax.experiments import train as training
 from hiper_jax.experiments.config import Learn
-from hiper_jax.experiments.eval import examine, newest
+from hiper_jax.experiments.eval import evaluate_checkpoint, newest
 from hiper_jax.experiments.train import train
 from hiper_jax.networks.agent import load_agent, save_agent
 
@@ -192,7 +192,7 @@ def test_the_critic_can_learn_first(setting):
 
 
 def test_eval_reads_the_newest_checkpoint(whole, tmp_path):
-    record = examine(
+    record = evaluate_checkpoint(
         str(whole),
         split="valid_unseen",
         episodes=0,

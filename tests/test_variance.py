@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from reference import mutated, switch_gap
 
-from hiper_jax.experiments.variance import tabular, variance
+from hiper_jax.experiments.variance import estimates, tabular, variance
 
 T = 3
 
@@ -50,7 +50,7 @@ def test_hae_is_unbiased_and_its_variance_is_lower_by_the_two_terms(
 )
 def test_a_wrong_hae_fails_a_claim(monkeypatch, claim, old, new):
     wrong = mutated(sys.modules["hiper_jax.credit.hae"], old, new)
-    monkeypatch.setattr(variance, "hae", wrong.hae)
+    monkeypatch.setattr(estimates, "hae", wrong.hae)
     variance._exact.clear_cache()
     errors = variance.exact(T)
     variance._exact.clear_cache()

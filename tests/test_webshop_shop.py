@@ -2,6 +2,7 @@
 
 import collections
 import gzip
+import itertools
 import json
 import math
 import pathlib
@@ -16,7 +17,6 @@ from hiper_jax.act.envs.worlds.webshop import files, goals, porter, scanner, sea
 from hiper_jax.act.envs.worlds.webshop import shelf as store
 from hiper_jax.act.envs.worlds.webshop.make import make_shop
 from hiper_jax.act.envs.worlds.webshop.splits import leak, list_goals
-from hiper_jax.experiments.bench.webshop import ranking_agreement
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "webshop"
 
@@ -76,6 +76,33 @@ def test_search_is_bm25(shop):
 def test_search_finds_nothing_in_nothing(shop):
     for words in ("", "the of and", "zzzz", " ", "\ud800"):
         assert shop.search(words) == ()
+
+
+def ranking_agreement(shop, rankings):
+    """Compares the shop's search with reference rankings, query -> asins.
+
+    Returns:
+      Means over the queries: the shared part of the hits (Jaccard), the shared part of
+      the first ten, and how many pairs of shared hits stand in the same order.
+    """
+    shared, top, pairs = [], [], []
+    for words, wanted in rankings.items():
+        found = shop.search(words)
+        if not wanted and not found:
+            continue
+        shared.append(len(set(found) & set(wanted)) / len(set(found) | set(wanted)))
+        if wanted:
+            first = set(wanted[:10])
+            top.append(len(first & set(found[:10])) / len(first))
+        place = {asin: i for i, asin in enumerate(found)}
+        common = [place[asin] for asin in wanted if asin in place]
+        orders = [a < b for a, b in itertools.combinations(common, 2)]
+        if orders:
+            pairs.append(sum(orders) / len(orders))
+    return {
+        name: sum(values) / max(len(values), 1)
+        for name, values in (("hits", shared), ("top10", top), ("pairs", pairs))
+    }
 
 
 def test_search_against_the_walks_rankings():

@@ -20,7 +20,7 @@ from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import progress as watch
 from hiper_jax.experiments.cli import main
-from hiper_jax.experiments.eval import examine
+from hiper_jax.experiments.eval import evaluate_checkpoint
 from hiper_jax.experiments.recipes import recipe, shared
 from hiper_jax.experiments.report import tables
 from hiper_jax.experiments.report.report import write_report
@@ -340,7 +340,7 @@ def test_a_run_in_a_shop_leaves_everything_behind(run):
 
 
 def test_eval_plays_the_validation_goals_of_a_run(run, tmp_path, capsys):
-    record = examine(
+    record = evaluate_checkpoint(
         str(run),
         split="",
         episodes=0,

@@ -14,7 +14,6 @@ process and in a pool.
 
 import concurrent.futures
 import itertools
-import json
 import multiprocessing
 import os
 import pathlib
@@ -25,6 +24,7 @@ import time
 from collections.abc import Sequence
 from typing import Literal
 
+from hiper_jax import workdir
 from hiper_jax.act.envs.pool import Pool
 from hiper_jax.act.envs.worlds.alfworld import native, versus
 from hiper_jax.act.envs.worlds.alfworld.game import read_file, read_game
@@ -169,14 +169,9 @@ def main(
     out: str | os.PathLike, *, games: int = 12, steps: int = 40, envs: int = 128
 ) -> dict:
     """Measures, prints a table and writes bench_alfworld.json into `out`."""
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         result = measure(pathlib.Path(scratch), games=games, steps=steps, envs=envs)
-    path = out / "bench_alfworld.json"
-    scratch_path = path.with_suffix(".tmp")
-    scratch_path.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(scratch_path, path)
+    workdir.write_json(pathlib.Path(out) / "bench_alfworld.json", result)
     print(table(result))
     return result
 

@@ -22,6 +22,7 @@ from hiper_jax import lm
 from hiper_jax.accept import Count, Name, Whole, check_fields
 from hiper_jax.act.generate import make_generate, respond
 from hiper_jax.experiments.bench import models
+from hiper_jax.experiments.bench.timing import interleaved, medians
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,8 +131,8 @@ def one_model(config: lm.LMConfig, torch, batch, new, scale, rounds) -> dict:
     if device == "cuda":
         # The time of a prompt alone, to be taken off the decode steps'.
         calls["ours, one token"] = functools.partial(call_ours, sampler(config, 1))
-    seconds = models.interleaved(calls, rounds)
-    middle = models.medians(seconds)
+    seconds = interleaved(calls, rounds)
+    middle = medians(seconds)
     found = {
         "equal tokens": same,
         "real prompt tokens": int(lengths.sum()),
@@ -178,7 +179,5 @@ def copy_bandwidth(size: int = 2**28, rounds: int = 5) -> float:
     """Bytes read and written per second by a plain copy of [size] float32."""
     source = jnp.zeros((size,), jnp.float32)
     copy = jax.jit(lambda x: x + 1)
-    seconds = models.interleaved(
-        {"copy": lambda: jax.block_until_ready(copy(source))}, rounds
-    )
-    return 8.0 * size / models.medians(seconds)["copy"]
+    seconds = interleaved({"copy": lambda: jax.block_until_ready(copy(source))}, rounds)
+    return 8.0 * size / medians(seconds)["copy"]

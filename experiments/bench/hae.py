@@ -10,21 +10,17 @@ found by decoding every token to text.
 """
 
 import functools
-import json
+import io
 import os
 import pathlib
-import random
-import statistics
-import tempfile
-import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from hiper_jax import workdir
 from hiper_jax.act.pieces import piece_table
 from hiper_jax.act.spans import token_masks
 from hiper_jax.credit import (
@@ -35,49 +31,17 @@ from hiper_jax.credit import (
     token_advantage,
 )
 from hiper_jax.experiments.bench import plain_hae
+from hiper_jax.experiments.bench.hae_inputs import (
+    Turns,
+    random_turns,
+    small_tokenizer,
+    tokenized,
+)
+from hiper_jax.experiments.bench.timing import interleaved, medians
 
 SHAPES = ((128, 50), (1024, 50), (128, 512), (16, 16384))
 AIMS = {"C1": (800, 1600), "C2": (25, 60), "C3": (5, 3), "C4": (12, 30)}
 RATES = {"gamma": 1.0, "lambda_turn": 1.0, "lambda_segment": 0.95}
-
-
-class Turns(NamedTuple):
-    """Inputs of HAE, [B, T] each, numpy or jax."""
-
-    reward: Any
-    terminated: Any
-    valid: Any
-    switch: Any
-    low: Any
-    high: Any
-    waits: Any
-
-
-def random_turns(B: int, T: int, seed: int = 0) -> Turns:
-    """Full trajectories, a switch every fourth turn or so."""
-    rng = np.random.default_rng(seed)
-    terminated = np.zeros((B, T), bool)
-    terminated[:, -1] = rng.random(B) < 0.5
-    reward = np.where(terminated, 10.0, 0.0).astype(np.float32)
-    values = rng.normal(size=(3, B, T)).astype(np.float32)
-    switch = rng.random((B, T)) < 0.25
-    return Turns(reward, terminated, np.ones((B, T), bool), switch, *values)
-
-
-def interleaved(
-    calls: dict[str, Callable], rounds: int, often: int
-) -> dict[str, float]:
-    """Median seconds of each call; all of them in turn, the quick ones `often`."""
-    seconds = {name: [] for name in calls}
-    for call in calls.values():
-        jax.block_until_ready(call())  # compiles
-    for _ in range(rounds):
-        for name, call in calls.items():
-            for _ in range(1 if name.startswith("plain") else often):
-                begin = time.perf_counter()
-                jax.block_until_ready(call())
-                seconds[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 @functools.partial(jax.jit, static_argnames="implementation")
@@ -128,49 +92,6 @@ def our_tokens(turns: Turns, values, masks):
     return total, mask, returns
 
 
-def small_tokenizer():
-    """A byte-level BPE, trained on the spot, whose tags are several tokens each."""
-    import tokenizers
-
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
-        add_prefix_space=False
-    )
-    tokenizer.decoder = tokenizers.decoders.ByteLevel()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=400,
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=["<|im_end|>"],
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(responses(200), trainer)
-    return tokenizer
-
-
-def responses(count: int, seed: int = 0) -> list[str]:
-    """Well-formed responses, a few of them broken."""
-    draw = random.Random(seed)
-    goals = ("find an apple", "cool the potato with the fridge", "put it on the desk")
-    actions = ("go to desk 1", "take apple 2 from table 1", "open fridge 1", "look")
-    texts = []
-    for _ in range(count):
-        switch = draw.choice(("KEEP", "KEEP", "SWITCH", "MAYBE"))
-        text = f"<switch>{switch}</switch>\n<subgoal>{draw.choice(goals)}</subgoal>\n"
-        text += f"<action>{draw.choice(actions)}</action><|im_end|>"
-        texts.append(text if draw.random() < 0.95 else text[: draw.randint(5, 60)])
-    return texts
-
-
-def tokenized(tokenizer, count: int, width: int):
-    """[N, L] token ids and mask."""
-    tokens = np.zeros((count, width), np.int32)
-    mask = np.zeros((count, width), bool)
-    for n, encoded in enumerate(tokenizer.encode_batch(responses(count))):
-        ids = encoded.ids[:width]
-        tokens[n, : len(ids)], mask[n, : len(ids)] = ids, True
-    return tokens, mask
-
-
 def per_turn(B: int, T: int, rounds: int, with_plain: bool) -> dict[str, float]:
     """Seconds of HAE on [B, T]."""
     turns = random_turns(B, T)
@@ -184,7 +105,7 @@ def per_turn(B: int, T: int, rounds: int, with_plain: bool) -> dict[str, float]:
         "ours, associative": lambda: our_hae(on_device, "associative"),
         "flat GAE scan": lambda: flat_gae(on_device),
     }
-    return interleaved(calls, rounds, often=20)
+    return _timed(calls, rounds, often=20)
 
 
 def per_token(B: int, T: int, width: int, rounds: int) -> dict[str, float]:
@@ -215,7 +136,17 @@ def per_token(B: int, T: int, width: int, rounds: int) -> dict[str, float]:
             tokens, mask, turn_index, table, mode="paper"
         ),
     }
-    return interleaved(calls, rounds, often=5)
+    return _timed(calls, rounds, often=5)
+
+
+def _timed(calls: dict[str, Callable], rounds: int, often: int) -> dict[str, float]:
+    """Median seconds of each call; the quick ones are called `often` a round."""
+    seconds = interleaved(
+        calls, rounds, lambda n: 1 if n.startswith("plain") else often
+    )
+    return {
+        name: seconds for name, seconds in medians(seconds).items() if name in calls
+    }
 
 
 def main(
@@ -263,10 +194,8 @@ def main(
         f"per token, ms, {B}x{T}x{width}": {n: 1e3 * s for n, s in tokens.items()},
     }
     out = pathlib.Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=2) + "\n"
-    _write(out / "bench_hae.json", lambda path: path.write_text(text))
-    _write(out / "bench_hae.png", lambda path: _figure(path, result))
+    workdir.write_json(out / "bench_hae.json", result)
+    workdir.write_bytes(out / "bench_hae.png", _figure(result))
     print(summary(result))
     return result
 
@@ -298,7 +227,7 @@ def summary(result: dict) -> str:
     return "\n".join(lines)
 
 
-def _figure(path: pathlib.Path, result: dict) -> None:
+def _figure(result: dict) -> bytes:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -317,12 +246,6 @@ def _figure(path: pathlib.Path, result: dict) -> None:
     tokens = result[next(key for key in result if key.startswith("per token"))]
     right.barh(list(tokens), list(tokens.values()))
     right.set(xscale="log", xlabel="ms", title="with tokens")
-    figure.savefig(path, dpi=150)
-
-
-def _write(path: pathlib.Path, write: Callable) -> None:
-    """Whole or not at all."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        whole = pathlib.Path(folder) / path.name
-        write(whole)
-        os.replace(whole, path)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=150)
+    return png.getvalue()

@@ -7,10 +7,8 @@ Face's format, and `transformers` reads what we wrote.
 import dataclasses
 import os
 import pathlib
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -105,29 +103,6 @@ def their_model(params, config: lm.LMConfig, dtype: str, device: str = "cpu"):
         return transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), attn_implementation="sdpa"
         ).to(device)
-
-
-def interleaved(calls: dict[str, Callable], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call, in turn, `rounds` times; each once before, unmeasured.
-
-    Under "NAME, CPU" stand the seconds of all cores: on a busy machine they tell more.
-    """
-    seconds: dict[str, list[float]] = {
-        key: [] for name in calls for key in (name, f"{name}, CPU")
-    }
-    for call in calls.values():
-        call()
-    for _ in range(rounds):
-        for name, call in calls.items():
-            began, worked = time.perf_counter(), time.process_time()
-            call()
-            seconds[name].append(time.perf_counter() - began)
-            seconds[f"{name}, CPU"].append(time.process_time() - worked)
-    return seconds
-
-
-def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
-    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def machine(threads: int) -> dict[str, str]:

@@ -19,27 +19,22 @@ import os
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from hiper_jax import lm
 from hiper_jax.accept import Count, Name, Whole, check_fields
-from hiper_jax.act.generate import respond
-from hiper_jax.act.stack import Batch
-from hiper_jax.credit import credit_masks, hiper, segment_starts, token_advantage
 from hiper_jax.experiments.bench import models
-from hiper_jax.experiments.bench.batch import published, random_batch
-from hiper_jax.experiments.bench.generate import sampler
+from hiper_jax.experiments.bench.batch import published
+from hiper_jax.experiments.bench.timing import interleaved, medians
+from hiper_jax.experiments.bench.update_counts import count_programs, fed_over_real
+from hiper_jax.experiments.bench.update_sides import (
+    handed,
+    our_side,
+    settings_of,
+    their_side,
+)
 from hiper_jax.experiments.config import Learn
-from hiper_jax.lm import value_heads as heads
-from hiper_jax.networks.agent import Agent
-from hiper_jax.networks.passes import make_model
-from hiper_jax.networks.shapes import shapes_of
-from hiper_jax.update.state import Optimizers
-from hiper_jax.update.step import compile_update, make_update
 
-RATES, MAX_NORM = (1e-5, 1e-4), 1.0
 PARTS = {  # their names of our metrics
     "policy": "loss/policy",
     "kl": "loss/kl",
@@ -98,7 +93,7 @@ def main(flags: Update) -> dict:
     timed = compare(config, flags, scale)
     C8 = fed_over_real(np.random.default_rng(1), Learn(chunk=flags.chunk))
     result |= {**timed, "fed over real tokens": C8}
-    middle = models.medians(timed["seconds"])
+    middle = medians(timed["seconds"])
     C5, C6 = (middle[theirs] / middle["ours"] for theirs in ("padded", "trimmed"))
     ratios = [
         ("G4" if gpu else "C5", "padded torch update over ours", C5, "at least 3"),
@@ -116,84 +111,6 @@ def main(flags: Update) -> dict:
     return result
 
 
-def settings_of(flags: Update) -> Learn:
-    """One minibatch of all rows: its order is then of no account."""
-    rows = flags.episodes * flags.turns
-    return Learn(
-        gamma=0.98,
-        kl_coef=0.05,
-        bootstrap="none",
-        minibatch=rows,
-        chunk=min(flags.chunk, rows),
-    )
-
-
-def our_side(config: lm.LMConfig, flags: Update, scale: int):
-    """(update, state, batch), with old log-probs near the actor's own."""
-    rng = np.random.default_rng(0)
-    batch = random_batch(rng, config.vocab_size, flags.episodes, flags.turns, scale)
-    params = models.random_weights(config)
-    critic = heads.init(config, jax.random.key(1))
-    critic["trunk"] = jax.tree.map(
-        jnp.copy, {k: v for k, v in params.items() if k != "head"}
-    )
-    critic["value"] = jax.random.normal(jax.random.key(2), critic["value"].shape) * 0.02
-    agent = Agent(config, config, None, None, remat=flags.remat)
-    model = make_model(agent)
-    one = jax.jit(model.score)
-    chunk = min(flags.chunk, len(batch.start))
-    old = [
-        one(params, *(x[i : i + chunk] for x in rows), 1.0)[0]
-        for rows in [(batch.tokens, batch.start, batch.response)]
-        for i in range(0, len(batch.start), chunk)
-    ]
-    noise = 0.1 * rng.normal(size=batch.response.shape)
-    old = np.where(batch.response_mask, np.concatenate(old) + noise, 0.0)
-    batch = batch.replace(old_log_prob=old.astype(np.float32))
-    optimizers = Optimizers(
-        *(
-            optax.chain(optax.clip_by_global_norm(MAX_NORM), optax.adam(rate))
-            for rate in RATES
-        )
-    )
-    settings = settings_of(flags)
-    init, update = make_update(
-        model, hiper.estimator(settings), optimizers, settings, published(scale)[2]
-    )
-    update = compile_update(update)
-    # A moved reference: the KL term must have something to pull at.
-    moved = jax.tree.map(lambda x: x * 1.01, params)
-    state = init(params, critic, jax.random.key_data(jax.random.key(3)))
-    state = jax.device_put(state.replace(reference=moved), jax.devices()[0])
-    return update, state, batch
-
-
-def their_side(config: lm.LMConfig, state, flags: Update, device: str):
-    """The same weights and optimizers in torch."""
-    from hiper_jax.experiments.bench import torch_ppo
-
-    build = functools.partial(
-        models.their_model, config=config, dtype="float32", device=device
-    )
-    trunk = state.critic["trunk"]
-    if not config.tied:
-        trunk = trunk | {"head": trunk["embed"]}
-    critic = torch_ppo.Critic(
-        build(trunk).model,
-        np.asarray(state.critic["value"]),
-        np.asarray(state.critic["value_bias"]),
-    )
-    return torch_ppo.Learner(
-        build(state.actor),
-        critic,
-        build(state.reference),
-        settings_of(flags),
-        rates=RATES,
-        max_norm=MAX_NORM,
-        half=config.dtype == "bfloat16",
-    )
-
-
 def compare(config: lm.LMConfig, flags: Update, scale: int) -> dict:
     """Checks that both sides compute the same, then times them.
 
@@ -204,8 +121,16 @@ def compare(config: lm.LMConfig, flags: Update, scale: int) -> dict:
     from hiper_jax.experiments.bench import torch_ppo
 
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-    update, state, batch = our_side(config, flags, scale)
-    learner = their_side(config, state, flags, device)
+    update, state, batch = our_side(
+        config,
+        episodes=flags.episodes,
+        turns=flags.turns,
+        chunk=flags.chunk,
+        scale=scale,
+        remat=flags.remat,
+    )
+    settings = settings_of(len(batch.start), flags.chunk)
+    learner = their_side(config, state, settings, device)
     held = {"state": state}
     del state
 
@@ -245,7 +170,7 @@ def compare(config: lm.LMConfig, flags: Update, scale: int) -> dict:
         **{name: functools.partial(call_theirs, name) for name in layouts},
     }
     real = int(batch.length.sum())
-    seconds = models.interleaved(calls, flags.rounds)
+    seconds = interleaved(calls, flags.rounds)
     found = {
         "rows": len(batch.start),
         "real tokens": real,
@@ -253,106 +178,9 @@ def compare(config: lm.LMConfig, flags: Update, scale: int) -> dict:
         "real share of padded": real / (len(batch.start) * (P + R)),
         "same": {name: [ours[name], theirs[name]] for name in PARTS},
         "seconds": seconds,
-        "real tokens per second": real / models.medians(seconds)["ours"],
+        "real tokens per second": real / medians(seconds)["ours"],
         "our peak GiB": (models.peak_bytes() or 0) / 2**30,
     }
     if device == "cuda":
         found["their peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
     return found
-
-
-def handed(batch: Batch, credit) -> tuple[np.ndarray, ...]:
-    """What our HAE made of a batch of full trajectories, per row."""
-    N = len(batch.start)
-    starts = np.asarray(segment_starts(batch.segment)).reshape(N)
-    masks = credit_masks(
-        starts, batch.action_mask, batch.subgoal_mask, batch.switch_mask
-    )
-    advantage, carries = token_advantage(
-        *(credit[f"advantage_{n}"].reshape(N) for n in ("low", "high", "switch")),
-        *masks,
-    )
-    returns = [credit[f"return_{n}"].reshape(N) for n in hiper.HEADS]
-    returns = np.stack(returns, axis=1)
-    return np.asarray(advantage), np.asarray(carries), starts, returns
-
-
-def fed_over_real(
-    rng: np.random.Generator, settings: Learn, turns: int = 3200
-) -> float:
-    """C8: tokens that gradients are taken over, by real ones, at published lengths."""
-    prompts, responses = models.log_lengths(rng, turns)
-    lengths, buckets = prompts + responses, published(1)[2]
-    M = -(-min(settings.minibatch, turns) // settings.chunk) * settings.chunk
-    count = -(-turns // M)
-    order = rng.permutation(turns)
-    parts = [lengths[order[i::count]] for i in range(count)]
-    return sum(fed(part, settings.chunk, buckets) for part in parts) / lengths.sum()
-
-
-def fed(lengths: np.ndarray, C: int, buckets: tuple[int, ...]) -> int:
-    """Tokens that `update` is fed for one minibatch, its twin in numpy.
-
-    Rows are sorted by length and cut into chunks of C, each of the smallest bucket
-    that holds it; the chunk of the shortest rows is filled up.
-    """
-    chunks = np.pad(np.sort(lengths), (-len(lengths) % C, 0)).reshape(-1, C)
-    sizes = np.array(buckets)
-    return int(C * sizes[np.searchsorted(sizes, chunks.max(axis=1))].sum())
-
-
-def count_programs(iterations: int, slots: int = 32) -> tuple[int, int]:
-    """C9: iterations of rollout and update on a tiny model with published lengths.
-
-    Turn by turn, fewer slots are live and prompts are of other lengths, as in a run;
-    buckets are a run's, divided by 32. XLA's own report of compilations is counted.
-
-    Returns:
-      programs of sampler and update in the end, and whatever XLA compiled after the
-      first two iterations.
-    """
-    scale, T = 32, 6
-    config = lm.tiny(64, width=16, depth=1, num_heads=2, num_kv_heads=1, head_dim=8)
-    flags = Update(episodes=8, turns=T, chunk=8)
-    update, state, _ = our_side(config, flags, scale)
-    new = models.MAX_RESPONSE // scale
-    generate = sampler(config, new)
-    shapes = shapes_of(
-        max_prompt=models.MAX_PROMPT,
-        max_response=models.MAX_RESPONSE,
-        episodes=flags.episodes,
-        max_turns=T,
-        slots=slots,
-    )
-    room = tuple(-(-p // scale) for p in shapes.prompts)
-    rng = np.random.default_rng(0)
-    compiled = [0]
-
-    def heard(event: str, seconds: float, **_):
-        compiled[0] += event == "/jax/core/compile/backend_compile_duration"
-
-    jax.monitoring.register_event_duration_secs_listener(heard)
-    warm = 0
-    for step in range(iterations):
-        params = lm.unstack_layers(state.actor)
-        key = jax.random.fold_in(jax.random.key(0), step)
-        live = slots
-        for turn in range(T):
-            lengths, _ = models.log_lengths(rng, live, scale)
-            respond(
-                generate,
-                params,
-                [rng.integers(1, 64, n).astype(np.int32) for n in lengths],
-                np.arange(live) * 4096 + turn,
-                key,
-                1.0,
-                rows=shapes.slots,
-                tokens=room,
-            )
-            live = max(1, live - int(rng.integers(0, 2 * slots // T)))
-        batch = random_batch(rng, 64, flags.episodes, T, scale)
-        state, *_ = update(state, batch)
-        if step == 1:
-            warm = compiled[0]
-    jax.block_until_ready(state)
-    return generate.programs() + update.programs(), compiled[0] - warm

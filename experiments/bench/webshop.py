@@ -11,14 +11,14 @@ counted by the processor time of this process; memory is that of the pool's work
 
 import functools
 import itertools
-import json
 import os
 import pathlib
 import random
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from hiper_jax import workdir
 from hiper_jax.act.envs.pool import Pool
 from hiper_jax.act.envs.worlds import webshop
 from hiper_jax.act.envs.worlds.webshop import search
@@ -106,35 +106,6 @@ def measure_pool(directory: str, games: Sequence[str], *, envs: int, workers: in
     }
 
 
-def ranking_agreement(
-    shop: webshop.Shop, rankings: Mapping[str, Sequence[str]]
-) -> dict[str, float]:
-    """Compares the shop's search with reference rankings, query -> asins.
-
-    Returns:
-      Means over the queries: the shared part of the hits (Jaccard), the shared part of
-      the first ten, and how many pairs of shared hits stand in the same order.
-    """
-    shared, top, pairs = [], [], []
-    for words, wanted in rankings.items():
-        found = shop.search(words)
-        if not wanted and not found:
-            continue
-        shared.append(len(set(found) & set(wanted)) / len(set(found) | set(wanted)))
-        if wanted:
-            first = set(wanted[:10])
-            top.append(len(first & set(found[:10])) / len(first))
-        place = {asin: i for i, asin in enumerate(found)}
-        common = [place[asin] for asin in wanted if asin in place]
-        orders = [a < b for a, b in itertools.combinations(common, 2)]
-        if orders:
-            pairs.append(sum(orders) / len(orders))
-    return {
-        name: sum(values) / max(len(values), 1)
-        for name, values in (("hits", shared), ("top10", top), ("pairs", pairs))
-    }
-
-
 def measure(folder: pathlib.Path, products: int, *, envs: int, steps: int) -> dict:
     """All figures of a made shop of that size."""
     begin = time.perf_counter()
@@ -165,18 +136,13 @@ def main(
     steps: int = 20_000,
 ) -> dict:
     """Measures, prints a table and writes bench_webshop.json into `out`."""
-    out = pathlib.Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         rows = [
             measure(pathlib.Path(scratch) / str(n), n, envs=envs, steps=steps)
             for n in products
         ]
     result = {"envs": envs, "turns": TURNS, "aim_steps_per_s": AIM, "shops": rows}
-    path = out / "bench_webshop.json"
-    scratch_path = path.with_suffix(".tmp")
-    scratch_path.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(scratch_path, path)
+    workdir.write_json(pathlib.Path(out) / "bench_webshop.json", result)
     print(table(result))
     return result
 

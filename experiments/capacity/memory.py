@@ -251,12 +251,3 @@ def topology(name: str) -> list[Any]:
             "v5e:2x4 or v5p:2x2x4, and let one process at a time use libtpu: "
             f"{str(error).splitlines()[0]}"
         ) from error
-
-
-def placed(leaves: Params, mesh: Any, dtype: Any = jnp.float32) -> Params:
-    """Returns the shapes of a tree, placed on a mesh, to compile with."""
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=place),
-        leaves,
-        sharding.shardings(leaves, mesh),
-    )

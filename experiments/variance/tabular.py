@@ -5,6 +5,7 @@ A state, a subgoal in force, and three decisions a turn: switch or keep, which s
 terms of the variance theorem come from dynamic programming; nothing here is credit.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -77,54 +78,64 @@ def random_process(
 def exact_values(process: Process, policy: Policy, horizon: int) -> Values:
     """All tables, by recursion from the last turn and then from the first."""
     act, plan = jax.nn.softmax(policy.act), jax.nn.softmax(policy.plan)
-    beta, gamma = jax.nn.sigmoid(policy.switch), process.gamma
+    beta = jax.nn.sigmoid(policy.switch)
     S, G = plan.shape
-
-    def backwards(after, _):
-        high, low, square_high, square_low, later = after
-        # Before the next turn's decision, with subgoal g in force: [S, G].
-        value = beta * high[:, None] + (1 - beta) * low
-        square = beta * square_high[:, None] + (1 - beta) * square_low
-        spread = square_high - high**2
-        noise = gamma**2 * (beta * spread[:, None] + (1 - beta) * later)
-        ahead = jnp.einsum("sat,tg->sga", process.move, value)
-        ahead_square = jnp.einsum("sat,tg->sga", process.move, square)
-        ahead_noise = jnp.einsum("sat,tg->sga", process.move, noise)
-        r = process.reward[:, None, :]
-        low = jnp.sum(act * (r + gamma * ahead), axis=-1)
-        second = r**2 + 2 * r * gamma * ahead + gamma**2 * ahead_square
-        square_low = jnp.sum(act * second, axis=-1)
-        later = jnp.sum(act * ahead_noise, axis=-1)
-        high = jnp.sum(plan * low, axis=-1)
-        square_high = jnp.sum(plan * square_low, axis=-1)
-        now = (high, low, square_high, square_low, later)
-        switch = beta * high[:, None] + (1 - beta) * low
-        return now, (low, high, switch, square_high - high**2, later)
-
+    chances = {"process": process, "act": act, "plan": plan, "beta": beta}
     flat, table = jnp.zeros(S), jnp.zeros((S, G))
-    _, tables = lax.scan(
-        backwards, (flat, table, flat, table, table), None, horizon, reverse=True
+    _, (low, high, switch, spread, later) = lax.scan(
+        functools.partial(_backwards, **chances),
+        (flat, table, flat, table, table),
+        None,
+        horizon,
+        reverse=True,
     )
-    low, high, switch, spread, later = tables
-
-    def forwards(arrives, turn):
-        state, in_force = arrives  # [S]: must draw a subgoal; [S, G]: may keep
-        keeps = in_force * (1 - beta)
-        draws = state + jnp.sum(in_force * beta, axis=1)
-        occupied = keeps + draws[:, None] * plan
-        moved = jnp.einsum("sg,sga,sat->tg", occupied, act, process.move)
-        return (jnp.zeros(S), moved), (occupied, keeps)
-
     _, (occupied, keeps) = lax.scan(
-        forwards, (process.start, table), jnp.arange(horizon)
+        functools.partial(_forwards, **chances),
+        (process.start, table),
+        jnp.arange(horizon),
     )
-
-    def mean_low(weight):
-        total = weight.sum(axis=-1)
-        return (weight * low).sum(axis=-1) / jnp.where(total > 0, total, 1)
-
-    flat, kept = mean_low(occupied), mean_low(keeps)
+    flat, kept = _mean(low, occupied), _mean(low, keeps)
     return Values(low, high, switch, spread, later, flat, occupied, kept)
+
+
+def _backwards(after, _, *, process: Process, act: Array, plan: Array, beta: Array):
+    """One turn earlier: values, second moments and noise to come, [S] or [S, G]."""
+    gamma = process.gamma
+    high, low, square_high, square_low, later = after
+    # Before the next turn's decision, with subgoal g in force: [S, G].
+    value = beta * high[:, None] + (1 - beta) * low
+    square = beta * square_high[:, None] + (1 - beta) * square_low
+    spread = square_high - high**2
+    noise = gamma**2 * (beta * spread[:, None] + (1 - beta) * later)
+    ahead = jnp.einsum("sat,tg->sga", process.move, value)
+    ahead_square = jnp.einsum("sat,tg->sga", process.move, square)
+    ahead_noise = jnp.einsum("sat,tg->sga", process.move, noise)
+    r = process.reward[:, None, :]
+    low = jnp.sum(act * (r + gamma * ahead), axis=-1)
+    second = r**2 + 2 * r * gamma * ahead + gamma**2 * ahead_square
+    square_low = jnp.sum(act * second, axis=-1)
+    later = jnp.sum(act * ahead_noise, axis=-1)
+    high = jnp.sum(plan * low, axis=-1)
+    square_high = jnp.sum(plan * square_low, axis=-1)
+    now = (high, low, square_high, square_low, later)
+    switch = beta * high[:, None] + (1 - beta) * low
+    return now, (low, high, switch, square_high - high**2, later)
+
+
+def _forwards(arrives, _, *, process: Process, act: Array, plan: Array, beta: Array):
+    """One turn later: where the policy is, and where it keeps its subgoal, [S, G]."""
+    state, in_force = arrives  # [S]: must draw a subgoal; [S, G]: may keep
+    keeps = in_force * (1 - beta)
+    draws = state + jnp.sum(in_force * beta, axis=1)
+    occupied = keeps + draws[:, None] * plan
+    moved = jnp.einsum("sg,sga,sat->tg", occupied, act, process.move)
+    return (jnp.zeros_like(state), moved), (occupied, keeps)
+
+
+def _mean(x: Array, weight: Array) -> Array:
+    """Mean of x over the last axis; 0 where nothing has weight."""
+    total = weight.sum(axis=-1)
+    return (weight * x).sum(axis=-1) / jnp.where(total > 0, total, 1)
 
 
 def objective(process: Process, policy: Policy, horizon: int) -> Array:

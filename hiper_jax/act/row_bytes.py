@@ -8,8 +8,6 @@ import numpy as np
 from hiper_jax.act.pieces import PieceTable
 
 BLOCKS = ("action", "subgoal", "switch")
-# Ends every row: a byte that occurs in no UTF-8 text, so no tag spans two rows.
-_ROW_END = 0xFF
 
 
 class Block(NamedTuple):
@@ -22,7 +20,10 @@ class Block(NamedTuple):
 
 
 class RowBytes:
-    """A batch as one run of bytes, rows ending in `_ROW_END`, and the way back."""
+    """A batch as one run of bytes, and the way back.
+
+    Every row ends in 0xFF, which occurs in no UTF-8 text: no tag spans two rows.
+    """
 
     def __init__(self, tokens: np.ndarray, mask: np.ndarray, table: PieceTable):
         self.shape = tokens.shape

@@ -78,7 +78,6 @@ def forward(
     tokens: Array,
     *,
     segment: Array | None = None,
-    positions: Array | None = None,
     remat: str = "none",
     constrain: Constrain | None = None,
     attention: Callable[..., Array] = causal_attention,
@@ -94,8 +93,6 @@ def forward(
       tokens: [N, L] int32 token ids; any valid id on padding.
       segment: [N, L] int32, which packed sequence a token belongs to; consecutive
         equal numbers are one sequence. None: each row is one sequence.
-      positions: [N, L] int32, place in the sequence; by default counted from the
-        start of each segment.
       remat: what the gradient recomputes, a name in `layers.REMAT`.
       constrain: places an activation, given its logical axes; None leaves it to XLA.
       attention: (q, k, v, segment) -> [N, L, H, h], see `attention.causal`.
@@ -106,14 +103,13 @@ def forward(
     """
     chex.assert_rank(tokens, 2)
     chex.assert_type(tokens, int)
-    chex.assert_equal_shape([x for x in (tokens, segment, positions) if x is not None])
+    if segment is not None:
+        chex.assert_equal_shape([tokens, segment])
     place = constrain or leave
-    if positions is None:
-        positions = count_positions(tokens, segment)
     step = functools.partial(
         _step,
         config=config,
-        rotation=rope(config, positions),
+        rotation=rope(config, count_positions(tokens, segment)),
         segment=segment,
         place=place,
         attention=attention,

@@ -1,0 +1,122 @@
+"""Both sides of the update's bench: equal weights, rows, optimizers and settings."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from hiper_jax import lm
+from hiper_jax.act.stack import Batch
+from hiper_jax.credit import credit_masks, hiper, segment_starts, token_advantage
+from hiper_jax.experiments.bench import models
+from hiper_jax.experiments.bench.batch import published, random_batch
+from hiper_jax.experiments.config import Learn
+from hiper_jax.lm import value_heads as heads
+from hiper_jax.networks.agent import Agent
+from hiper_jax.networks.passes import make_model
+from hiper_jax.update.state import Optimizers
+from hiper_jax.update.step import compile_update, make_update
+
+RATES, MAX_NORM = (1e-5, 1e-4), 1.0
+
+
+def settings_of(rows: int, chunk: int) -> Learn:
+    """One minibatch of all rows: its order is then of no account."""
+    return Learn(
+        gamma=0.98,
+        kl_coef=0.05,
+        bootstrap="none",
+        minibatch=rows,
+        chunk=min(chunk, rows),
+    )
+
+
+def our_side(
+    config: lm.LMConfig,
+    *,
+    episodes: int,
+    turns: int,
+    chunk: int,
+    scale: int,
+    remat: str = "none",
+):
+    """(update, state, batch), with old log-probs near the actor's own."""
+    rng = np.random.default_rng(0)
+    batch = random_batch(rng, config.vocab_size, episodes, turns, scale)
+    params = models.random_weights(config)
+    critic = heads.init(config, jax.random.key(1))
+    critic["trunk"] = jax.tree.map(
+        jnp.copy, {k: v for k, v in params.items() if k != "head"}
+    )
+    critic["value"] = jax.random.normal(jax.random.key(2), critic["value"].shape) * 0.02
+    agent = Agent(config, config, None, None, remat=remat)
+    model = make_model(agent)
+    one = jax.jit(model.score)
+    settings = settings_of(len(batch.start), chunk)
+    old = [
+        one(params, *(x[i : i + settings.chunk] for x in rows), 1.0)[0]
+        for rows in [(batch.tokens, batch.start, batch.response)]
+        for i in range(0, len(batch.start), settings.chunk)
+    ]
+    noise = 0.1 * rng.normal(size=batch.response.shape)
+    old = np.where(batch.response_mask, np.concatenate(old) + noise, 0.0)
+    batch = batch.replace(old_log_prob=old.astype(np.float32))
+    optimizers = Optimizers(
+        *(
+            optax.chain(optax.clip_by_global_norm(MAX_NORM), optax.adam(rate))
+            for rate in RATES
+        )
+    )
+    init, update = make_update(
+        model, hiper.estimator(settings), optimizers, settings, published(scale)[2]
+    )
+    update = compile_update(update)
+    # A moved reference: the KL term must have something to pull at.
+    moved = jax.tree.map(lambda x: x * 1.01, params)
+    state = init(params, critic, jax.random.key_data(jax.random.key(3)))
+    state = jax.device_put(state.replace(reference=moved), jax.devices()[0])
+    return update, state, batch
+
+
+def their_side(config: lm.LMConfig, state, settings: Learn, device: str):
+    """The same weights and optimizers in torch."""
+    from hiper_jax.experiments.bench import torch_ppo
+
+    build = functools.partial(
+        models.their_model, config=config, dtype="float32", device=device
+    )
+    trunk = state.critic["trunk"]
+    if not config.tied:
+        trunk = trunk | {"head": trunk["embed"]}
+    critic = torch_ppo.Critic(
+        build(trunk).model,
+        np.asarray(state.critic["value"]),
+        np.asarray(state.critic["value_bias"]),
+    )
+    return torch_ppo.Learner(
+        build(state.actor),
+        critic,
+        build(state.reference),
+        settings,
+        rates=RATES,
+        max_norm=MAX_NORM,
+        half=config.dtype == "bfloat16",
+    )
+
+
+def handed(batch: Batch, credit) -> tuple[np.ndarray, ...]:
+    """What our HAE made of a batch of full trajectories, per row."""
+    N = len(batch.start)
+    starts = np.asarray(segment_starts(batch.segment)).reshape(N)
+    masks = credit_masks(
+        starts, batch.action_mask, batch.subgoal_mask, batch.switch_mask
+    )
+    advantage, carries = token_advantage(
+        *(credit[f"advantage_{n}"].reshape(N) for n in ("low", "high", "switch")),
+        *masks,
+    )
+    returns = [credit[f"return_{n}"].reshape(N) for n in hiper.HEADS]
+    returns = np.stack(returns, axis=1)
+    return np.asarray(advantage), np.asarray(carries), starts, returns
