@@ -25,6 +25,7 @@ import optax
 
 from hiper_jax import lm
 from hiper_jax.accept import Count, Name, Whole, check_fields
+from hiper_jax.act.codec import Codec
 from hiper_jax.act.generate import respond
 from hiper_jax.act.stack import Batch
 from hiper_jax.credit import credit_masks, hiper, segment_starts, token_advantage
@@ -138,7 +139,8 @@ def our_side(config: lm.LMConfig, flags: Update, scale: int):
         jnp.copy, {k: v for k, v in params.items() if k != "head"}
     )
     critic["value"] = jax.random.normal(jax.random.key(2), critic["value"].shape) * 0.02
-    agent = Agent(config, config, None, None, remat=flags.remat)
+    no_text = Codec(None, eos_id=0, pad_id=0, chat=False)
+    agent = Agent(config, config, no_text, None, remat=flags.remat)
     model = make_model(agent)
     one = jax.jit(model.score)
     chunk = min(flags.chunk, len(batch.start))
@@ -220,8 +222,8 @@ def compare(config: lm.LMConfig, flags: Update, scale: int) -> dict:
         "trimmed": (int(batch.start.max()), int((batch.length - batch.start).max())),
     }
     rows = {
-        name: torch_ppo.lay_out(batch, *handed(batch, credit), *room, device)
-        for name, room in layouts.items()
+        name: torch_ppo.lay_out(batch, *handed(batch, credit), P=P, R=R, device=device)
+        for name, (P, R) in layouts.items()
     }
 
     def call_theirs(name):
@@ -264,17 +266,16 @@ def compare(config: lm.LMConfig, flags: Update, scale: int) -> dict:
 def handed(batch: Batch, credit) -> tuple[np.ndarray, ...]:
     """What our HAE made of a batch of full trajectories, per row."""
     N = len(batch.start)
-    starts = np.asarray(segment_starts(batch.segment)).reshape(N)
+    starts = segment_starts(batch.segment).reshape(N)
     masks = credit_masks(
         starts, batch.action_mask, batch.subgoal_mask, batch.switch_mask
     )
-    advantage, carries = token_advantage(
-        *(credit[f"advantage_{n}"].reshape(N) for n in ("low", "high", "switch")),
-        *masks,
-    )
+    turns = [credit[f"advantage_{n}"].reshape(N) for n in ("low", "high", "switch")]
+    parts = [*turns, *masks]
+    advantage, carries = token_advantage(*parts)
     returns = [credit[f"return_{n}"].reshape(N) for n in hiper.HEADS]
     returns = np.stack(returns, axis=1)
-    return np.asarray(advantage), np.asarray(carries), starts, returns
+    return np.asarray(advantage), np.asarray(carries), np.asarray(starts), returns
 
 
 def fed_over_real(
@@ -328,7 +329,7 @@ def count_programs(iterations: int, slots: int = 32) -> tuple[int, int]:
     rng = np.random.default_rng(0)
     compiled = [0]
 
-    def heard(event: str, seconds: float, **_):
+    def heard(event: str, duration_secs: float, **_: str | int):
         compiled[0] += event == "/jax/core/compile/backend_compile_duration"
 
     jax.monitoring.register_event_duration_secs_listener(heard)
