@@ -78,3 +78,20 @@ def test_types_and_licence_come_with_the_package():
     told = importlib.metadata.metadata("hiper-jax")
     assert told["License-Expression"] == "Apache-2.0"
     assert "https://arxiv.org/abs/2602.16165" in str(told.get_all("Project-URL"))
+
+
+def test_every_file_beside_the_modules_is_packed_or_known_not_to_be():
+    """Data that a module reads would be missing from the wheel, and only there."""
+    packed = set()
+    for package, patterns in SETUP["options.package_data"].items():
+        folder = ROOT.joinpath(*package.removeprefix("hiper_jax.").split("."))
+        folder = folder if folder.is_dir() else ROOT.joinpath(*package.split("."))
+        for pattern in patterns.split():
+            packed |= set(folder.glob(pattern))
+    for room in ("hiper_jax", "kernels", "experiments"):
+        for file in (ROOT / room).rglob("*"):
+            left_out = file.suffix in (".py", ".pyc") or not file.is_file()
+            inside = file.relative_to(ROOT).parts
+            left_out |= inside[:2] in (("experiments", "results"),)
+            left_out |= inside == ("experiments", "LOG.md")
+            assert left_out or file in packed, f"{file} is in no package_data"

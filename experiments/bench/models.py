@@ -82,9 +82,10 @@ def log_lengths(
     rest = rng.exponential(MEAN - SHORTEST, number)
     prompts = np.minimum(SHORTEST + rest, LONGEST)
     responses = rng.integers(RESPONSES[0], RESPONSES[1] + 1, number)
-    return tuple(
+    prompts, responses = (
         np.maximum(np.rint(x / scale), 1).astype(int) for x in (prompts, responses)
     )
+    return prompts, responses
 
 
 def random_weights(config: lm.LMConfig, seed: int = 0):
@@ -93,16 +94,17 @@ def random_weights(config: lm.LMConfig, seed: int = 0):
     return params | {"embed": params["embed"] * 4}
 
 
-def their_model(params, config: lm.LMConfig, dtype: str, device: str = "cpu"):
+def their_model(params, config: lm.LMConfig, dtype: str, device: str = "cpu") -> Any:
     """The same weights as a `transformers` model, with its fused attention."""
     torch = need_torch()
     import transformers
 
     with tempfile.TemporaryDirectory() as folder:
         weights.save(folder, params, config, dtype=jnp.float32)
-        return transformers.AutoModelForCausalLM.from_pretrained(
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             folder, dtype=getattr(torch, dtype), attn_implementation="sdpa"
-        ).to(device)
+        )
+        return model.to(device)
 
 
 def machine(threads: int) -> dict[str, str]:

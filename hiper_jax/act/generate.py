@@ -177,7 +177,7 @@ def respond(
     generate: Generate,
     params: Any,
     prompts: Sequence[np.ndarray],
-    row_ids: Sequence[int],
+    row_ids: Sequence[int] | np.ndarray,
     key: Array,
     temperature: float = 1.0,
     *,

@@ -5,6 +5,7 @@ kernels; `causal_attention` takes the fastest that computes what is asked.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -102,6 +103,7 @@ def splash(
         mask, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
     )
     q, k, v = ((x.swapaxes(1, 2)) for x in (q * width**-0.5, k, v))
+    out: Any
     if segment is None:
         out = jax.vmap(kernel)(q, k, v)
     else:
@@ -171,7 +173,8 @@ def attend_cache(q: Array, parts: tuple[tuple[Array, Array, Array], ...]) -> Arr
     top = scores[0].max(-1, keepdims=True)
     for score in scores[1:]:
         top = jnp.maximum(top, score.max(-1, keepdims=True))
-    total, out = 0.0, 0.0
+    total: Any = 0.0
+    out: Any = 0.0
     for score, (_, v, _) in zip(scores, parts, strict=True):
         weight = jnp.exp(score - top)
         total += weight.sum(-1, keepdims=True)

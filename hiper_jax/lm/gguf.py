@@ -12,7 +12,21 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-_SCALARS = ("B", "b", "H", "h", "I", "i", "f", "?", None, None, "Q", "q", "d")
+_SCALARS: tuple[Any, ...] = (
+    "B",
+    "b",
+    "H",
+    "h",
+    "I",
+    "i",
+    "f",
+    "?",
+    None,
+    None,
+    "Q",
+    "q",
+    "d",
+)
 _STRING, _ARRAY = 8, 9
 
 
@@ -72,7 +86,8 @@ class _Reader:
     """Takes values from mapped bytes, one after the other."""
 
     def __init__(self, data: np.ndarray, place: int):
-        self.data, self.place = data, place
+        self.data: Any = data
+        self.place = place
 
     def take(self, kind: str) -> Any:
         value = struct.unpack_from(f"<{kind}", self.data, self.place)[0]

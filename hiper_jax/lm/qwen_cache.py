@@ -124,7 +124,7 @@ def _last_layer(
     with jax.named_scope("attention"):
         h = qwen.rms_norm(x, w["attention_norm"], config.rms_eps)
         k, v = (qwen.heads(h, w, name, config, rotation) for name in "kv")
-        kept = tuple(place(a, KEPT) for a in heads_first((k, v)))
+        keys, values = (place(a, KEPT) for a in heads_first((k, v)))
         angles = (jnp.broadcast_to(r, (rows, *r.shape[1:])) for r in rotation)
         x, h, cos, sin = (
             jnp.take_along_axis(y, last.reshape(rows, *[1] * (y.ndim - 1)), axis=1)
@@ -133,7 +133,7 @@ def _last_layer(
         q = qwen.heads(h, w, "q", config, (cos, sin))
         mask = jnp.arange(width)[None] <= last[:, None]
         attended = attend(q, k, v, mask[:, None])
-    return qwen.output_and_mlp(x, attended, w, config), kept
+    return qwen.output_and_mlp(x, attended, w, config), (keys, values)
 
 
 def _blank(a: Array, *, room: int, place: qwen.Constrain) -> Array:

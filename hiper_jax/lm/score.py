@@ -84,8 +84,8 @@ def log_prob_and_entropy(
     cut = plan_chunks(targets.shape, chunk)
     scale = 1 / jnp.asarray(temperature, jnp.float32)
     chunks = into_chunks(hidden, cut, 0), into_chunks(targets, cut, -1)
-    log_prob, entropy = _score(constrain, head, *chunks, scale)
-    return from_chunks(log_prob, cut), from_chunks(entropy, cut)
+    scores: Any = _score(constrain, head, *chunks, scale)
+    return from_chunks(scores[0], cut), from_chunks(scores[1], cut)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

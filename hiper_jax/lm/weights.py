@@ -153,8 +153,8 @@ def _piece(index, *, sources, stacked: bool, dtype) -> np.ndarray:
         return to_ours(*sources[0])[index].astype(dtype)
     parts = [to_ours(*source)[index[1:]] for source in sources[index[0]]]
     out = np.empty((len(parts), *parts[0].shape), dtype)
-    for slot, part in zip(out, parts, strict=True):
-        slot[...] = part
+    for i, part in enumerate(parts):
+        out[i] = part
     return out
 
 
@@ -210,9 +210,10 @@ def save(
         name = ["Critic"] if trunk else HEADS_ONLY
         stored |= {"architectures": name, "tie_word_embeddings": True}
     write_record(path / "config.json", stored)
-    for name in TOKENIZER_FILES if tokenizer is not None else ():
-        if (Path(tokenizer) / name).is_file():
-            shutil.copyfile(Path(tokenizer) / name, path / name)
+    if tokenizer is not None:
+        for name in TOKENIZER_FILES:
+            if (Path(tokenizer) / name).is_file():
+                shutil.copyfile(Path(tokenizer) / name, path / name)
 
 
 def _shared_out(

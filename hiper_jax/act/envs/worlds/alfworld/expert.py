@@ -22,7 +22,7 @@ import functools
 import random
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hiper_jax.act.envs.demo import Demo, DemoStep
 from hiper_jax.act.envs.env import Env
@@ -181,7 +181,7 @@ class Planner:
         elif match := _SHUT.search(observation):
             self.shut[match[1]] = True
         if match := _LISTING.search(observation):
-            place = match[1] or self.here
+            place: Any = match[1] or self.here
             self.contents[place] = set(_THING.findall(match[2]))
             self._looked |= place == self._looking
 
