@@ -118,8 +118,13 @@ def stock_texts() -> tuple[str, str]:
       ImportError: the package is not installed.
       ValueError: another version of it is.
     """
-    from alfworld.info import ALFRED_PDDL_PATH, ALFRED_TWL2_PATH
-
+    try:
+        from alfworld.info import ALFRED_PDDL_PATH, ALFRED_TWL2_PATH
+    except ImportError as error:
+        raise ImportError(
+            "ALFWorld's own texts come with the alfworld package: pip install "
+            f"'hiper-jax[reference]' ({error})."
+        ) from error
     texts = []
     for path, name in (
         (ALFRED_PDDL_PATH, DOMAIN_FILE),
