@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from hiper_jax import lm
+from hiper_jax.act.codec import Codec
 from hiper_jax.act.stack import Batch
 from hiper_jax.credit import credit_masks, hiper, segment_starts, token_advantage
 from hiper_jax.experiments.bench import models
@@ -51,7 +52,8 @@ def our_side(
         jnp.copy, {k: v for k, v in params.items() if k != "head"}
     )
     critic["value"] = jax.random.normal(jax.random.key(2), critic["value"].shape) * 0.02
-    agent = Agent(config, config, None, None, remat=remat)
+    no_text = Codec(None, eos_id=0, pad_id=0, chat=False)
+    agent = Agent(config, config, no_text, None, remat=remat)
     model = make_model(agent)
     one = jax.jit(model.score)
     settings = settings_of(len(batch.start), chunk)
