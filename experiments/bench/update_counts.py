@@ -93,6 +93,9 @@ def count_programs(iterations: int, slots: int = 32) -> tuple[int, int]:
     return generate.programs() + update.programs(), len(compiled) - warm
 
 
-def _note_compilation(compiled: list[str], event: str, seconds: float, **_) -> None:
+def _note_compilation(
+    compiled: list[str], event: str, duration_secs: float, **said: str | int
+) -> None:
+    del duration_secs, said
     if event == "/jax/core/compile/backend_compile_duration":
         compiled.append(event)

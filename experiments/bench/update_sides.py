@@ -111,14 +111,14 @@ def their_side(config: lm.LMConfig, state, settings: Learn, device: str):
 def handed(batch: Batch, credit) -> tuple[np.ndarray, ...]:
     """What our HAE made of a batch of full trajectories, per row."""
     N = len(batch.start)
-    starts = np.asarray(segment_starts(batch.segment)).reshape(N)
+    starts = segment_starts(batch.segment).reshape(N)
     masks = credit_masks(
         starts, batch.action_mask, batch.subgoal_mask, batch.switch_mask
     )
-    advantage, carries = token_advantage(
-        *(credit[f"advantage_{n}"].reshape(N) for n in ("low", "high", "switch")),
-        *masks,
+    low, high, switch = (
+        credit[f"advantage_{n}"].reshape(N) for n in ("low", "high", "switch")
     )
+    advantage, carries = token_advantage(low, high, switch, *masks)
     returns = [credit[f"return_{n}"].reshape(N) for n in hiper.HEADS]
     returns = np.stack(returns, axis=1)
-    return np.asarray(advantage), np.asarray(carries), starts, returns
+    return np.asarray(advantage), np.asarray(carries), np.asarray(starts), returns
