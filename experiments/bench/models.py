@@ -9,6 +9,7 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
