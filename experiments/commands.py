@@ -4,10 +4,10 @@ Nothing heavy is imported here but inside the functions, once a command is chose
 """
 
 import dataclasses
-import importlib
+import importlib.util
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -16,6 +16,7 @@ from hiper_jax.accept import (
     Name,
     NotNegative,
     Seed,
+    SettingError,
     Whole,
     check_fields,
 )
@@ -124,13 +125,16 @@ class BenchHae:
 class BenchRollout:
     """Times a world's environments without a model."""
 
-    env: Literal["alfworld", "webshop"]
-    """Which world; for alfworld both engines (extra `reference`)."""
+    env: Name
+    """Which world."""
     out: str = ""
     """Folder for bench_WORLD.json; empty: runs/bench-WORLD."""
 
     def __post_init__(self):
         check_fields(self)
+        if self.env not in WORLDS:
+            fault = f"must be {' or '.join(WORLDS)}, got {self.env!r}"
+            raise SettingError(type(self), "env", fault)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -324,8 +328,10 @@ def _bench_hae(asked: BenchHae) -> None:
 
 
 def _bench_rollout(asked: BenchRollout) -> None:
-    bench = importlib.import_module(f"hiper_jax.experiments.bench.{asked.env}")
-    bench.main(asked.out or f"runs/bench-{asked.env}")
+    name = f"hiper_jax.experiments.bench.{asked.env}"
+    if importlib.util.find_spec(name) is None:
+        raise ValueError(f"nothing is measured of the environments of {asked.env}")
+    importlib.import_module(name).main(asked.out or f"runs/bench-{asked.env}")
 
 
 def _variance(asked: Variance) -> None:

@@ -85,13 +85,16 @@ def some(kind: type, argv: Sequence[str], mistake: str) -> Any:
     Raises:
       ValueError: `mistake`, if one of these flags lacks its value.
     """
+    nowhere = io.StringIO()
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(nowhere), contextlib.redirect_stdout(nowhere):
             return tyro.cli(
                 kind, args=list(argv), return_unknown_args=True, add_help=False
             )[0]
-    except SystemExit:
-        raise ValueError(mistake) from None
+    except SystemExit as stop:
+        if stop.code:
+            raise ValueError(mistake) from None
+        return kind()  # a completion script was asked for; `parse` writes it
 
 
 def parse(root: Group, argv: Sequence[str], prog: str) -> Chosen | None:

@@ -32,7 +32,8 @@ def find(words: Sequence[str]) -> tuple[Env, str]:
         if found is not None:
             return found
     if word not in WORLDS and ":" not in word:
-        commands = [f"hiper {c}" for name in WORLDS for c in load_world(name).commands]
+        known = [c for name in WORLDS for c in load_world(name).commands]
+        commands = [f"hiper {c}" for c in known if c.endswith("make")]
         raise FileNotFoundError(
             f"there is no game {word}; make some with {' or '.join(commands)}, or name "
             f"a world: {', '.join(WORLDS)} or my_module:WORLD"

@@ -330,3 +330,11 @@ def test_a_world_that_is_not_there_is_named(capsys, monkeypatch, tmp_path, words
     (tmp_path / "c.json").write_text('{"world": {"environment": "chess"}}')
     (tmp_path / "n.json").write_text('{"world": {"environment": 3}}')
     assert hint in fails(capsys, "train", "quickstart", *words)
+
+
+def test_a_shell_can_complete_every_word(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--tyro-print-completion", "bash"])
+    said = capsys.readouterr().out
+    assert not stop.value.code
+    assert all(word in said for word in ("quickstart", "--world.no-generate", "import"))

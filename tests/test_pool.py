@@ -168,3 +168,127 @@ def test_workers_end_when_the_parent_is_killed_in_mid_step():
         assert len(pids) == 2
         parent.kill()
     assert all(_gone(pid) for pid in pids)
+
+
+# What a script, a notebook or standard input defines, and how it is played.
+SCRIPT = """
+import functools, sys
+sys.path += {path!r}
+from hiper_jax.act.envs.pool import Pool
+import pool_envs
+
+class Mine(pool_envs.Counter):
+    def step(self, action):
+        import os
+        seen = super().step(action)
+        return (seen[0] + " by " + str(os.getpid()), *seen[1:])
+
+def make(length):
+    return Mine(length)
+
+def play(make_env, **options):
+    with Pool(make_env, 2, **options) as pool:
+        pool.reset([0, 1], ["a", "b"])
+        return {{step[0].split()[-1] for step in pool.step([0, 1], ["left", "left"])}}
+"""
+PLAYS = "print(len(play(functools.partial(make, 3), workers=2)))\n"
+
+
+def _run(*words, **options):
+    return subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        timeout=99,
+        **options,
+    )
+
+
+def _last_line(done):
+    """The error's line, of a process whose only traceback is its own."""
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1, done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def text():
+    return SCRIPT.format(path=sys.path)
+
+
+def test_what_a_script_defines_is_played_in_worker_processes(tmp_path, text):
+    script = tmp_path / "script.py"
+    script.write_text(text + "if __name__ == '__main__':\n    " + PLAYS)
+    done = _run(str(script))
+    assert done.stdout == "2\n", done.stderr
+    done = _run("-m", "script", cwd=tmp_path)
+    assert done.stdout == "2\n", done.stderr
+
+
+def test_a_script_that_guards_nothing_is_told_to(tmp_path, text):
+    script = tmp_path / "script.py"
+    script.write_text(text + PLAYS)
+    said = _last_line(_run(str(script)))
+    assert "PoolError: worker processes cannot load the environment" in said
+    assert 'if __name__ == "__main__":' in said
+
+
+def test_what_workers_cannot_import_is_refused_in_one_line(text):
+    """From standard input, as from a notebook, there is nothing to import."""
+    said = _last_line(_run("-", input=text + PLAYS))
+    assert "notebook or on standard input" in said and "workers=0" in said
+    for code in ("lambda: make(3)", "(lambda n: lambda: make(n))(3)"):
+        said = _last_line(_run("-c", f"{text}\nplay({code}, workers=1)"))
+        assert said.startswith("ValueError: make_env cannot be sent to a worker")
+        assert "a module defines" in said and "workers=0" in said
+
+
+def test_anything_is_played_in_this_process_without_workers(text):
+    plays = "import os\nprint(play(lambda: make(3), workers=0) == {str(os.getpid())})\n"
+    for done in (_run("-", input=text + plays), _run("-c", text + plays)):
+        assert done.stdout == "True\n", done.stderr
+
+
+def test_a_module_that_workers_cannot_import_is_named(tmp_path):
+    """Found in the parent by a path that it forgets again."""
+    (tmp_path / "vanishing.py").write_text(
+        "from pool_envs import Counter as Env\nclass Mine(Env): pass\n"
+    )
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}\n"
+        f"sys.path.insert(0, {str(tmp_path)!r}); import vanishing; sys.path.pop(0)\n"
+        "from hiper_jax.act.envs.pool import Pool\n"
+        "with Pool(vanishing.Mine, 2, workers=2) as pool: pool.reset([0], ['a'])\n"
+    )
+    said = _last_line(_run("-c", code))
+    assert "No module named 'vanishing'" in said and "workers=0" in said
+
+
+def test_without_workers_the_same_is_seen_and_errors_are_the_environments_own():
+    with Pool(pool_envs.Counter, 5, workers=2) as pool:
+        seen = _episodes(pool, 5)
+    with Pool(lambda: pool_envs.Counter(), 5, workers=0) as pool:
+        assert _episodes(pool, 5) == seen
+        assert pool.pids() == [] and pool.restarts == 0
+        pool.send_reset([3, 1], ["a", "b"])
+        assert pool.pending == [1, 3]
+        assert [slot for slot, _ in pool.recv()] == [3]
+        with pytest.raises(KeyError, match="grammar") as error:
+            pool.reset([2], ["broken"])
+        assert error.value.__notes__ == ["slot 2, reset of broken"]
+        assert pool.reset([2], ["c"])[0][0] == "c"
+
+
+def test_a_notebooks_environment_is_refused_by_workers_and_played_without(text):
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    cell = nbformat.v4.new_code_cell(
+        text
+        + "import os\nprint(play(lambda: Mine(3), workers=0) == {str(os.getpid())})\n"
+        "try:\n    Pool(Mine, 2)\nexcept ValueError as error:\n    print(error)"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    nbclient.NotebookClient(notebook, timeout=120).execute()
+    said = "".join(output["text"] for output in cell["outputs"]).splitlines()
+    assert said[0] == "True" and len(said) == 2
+    assert said[1].startswith("make_env is defined in a notebook")

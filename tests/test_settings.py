@@ -28,19 +28,6 @@ from hiper_jax.experiments.settings import (
     replaced,
 )
 
-# Words that a command cannot do without.
-NEEDED = {
-    "eval": ["somewhere"],
-    "play": ["somewhere"],
-    "report": ["somewhere"],
-    "models import": ["somewhere", "elsewhere"],
-    "games make": ["--out", "somewhere"],
-    "shop make": ["--out", "somewhere"],
-    "bench rollout": ["--env", "webshop"],
-    "plan": ["--model", "qwen2.5-0.5b"],
-    "compile": ["--model", "qwen2.5-0.5b"],
-}
-
 
 class Field(NamedTuple):
     """A setting, wherever it stands."""
@@ -168,6 +155,20 @@ def flags_of(field: Field) -> list[list[str]]:
     words = [as_flag(field, value) for value in bad_values(field.hint)]
     said = [w for w in words if w is not None]
     return said[:2] + said[4:][-1:]
+
+
+def needed_words(command: str, besides: Field) -> list[str]:
+    """Words without which a command says that something is missing."""
+    found = []
+    for field in fields_of(command):
+        if not isinstance(field.owner, type) or field.path == besides.path:
+            continue
+        (made,) = (f for f in dataclasses.fields(field.owner) if f.name == field.path)
+        if made.default is dataclasses.MISSING:
+            word = str((*typing.get_args(plain(field.hint)[0]), "somewhere")[0])
+            flag = "--" + field.path.replace("_", "-")
+            found += [word] if positional(field) else [flag, word]
+    return found
 
 
 def positional(field: Field) -> bool:
@@ -317,9 +318,7 @@ def test_a_bad_value_from_a_file_is_refused_with_its_path(tmp_path, field, suffi
 def test_a_bad_value_from_a_flag_is_refused_before_anything_is_made(
     capsys, nothing_is_made, field
 ):
-    needed = NEEDED.get(field.command, [])
-    if field.path in ("out", "model", "env"):
-        needed = [] if needed[:1] == [f"--{field.path}"] else needed
+    needed = needed_words(field.command, besides=field)
     for words in flags_of(field):
         said = refusal(capsys, [*field.command.split(), *needed, *words])
         assert names(said, field.path), said

@@ -4,36 +4,28 @@ Text engines are slow, single-threaded and may crash or hang, so they run in pro
 of their own. A pool has `size` slots; slot i lives in worker i mod `workers`. A worker
 that dies or makes no progress is killed and started again, and the episodes it held are
 played again from their recorded actions (environments must be deterministic).
+
+With no workers the slots live in this process: for environments that a notebook
+defines, and to see where one fails. Nothing is killed or started again then.
 """
 
 import builtins
 import os
-import socket
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 from multiprocessing import connection as connections
 from typing import Any
 
+from hiper_jax.act.envs.child import Child, pack
 from hiper_jax.act.envs.env import MakeEnv, Reset, Step
+from hiper_jax.act.envs.local import Local
 
-_BOOT = """
-import sys, types
-sys.path[:] = {path!r}
-# Stands in for the package's own __init__, which would load jax.
-package = types.ModuleType("hiper_jax")
-package.__path__ = {package!r}
-sys.modules["hiper_jax"] = package
-from hiper_jax.act.envs import worker
-worker.main({descriptor})
-"""
 _RESTARTS = 2
 
 
 class PoolError(RuntimeError):
-    """A worker failed again and again on the same task."""
+    """Workers cannot load the environment, or fail again and again on one task."""
 
 
 class Pool:
@@ -55,25 +47,39 @@ class Pool:
     ):
         """
         Args:
-          make_env: makes one environment; sent by its name, called in the workers.
+          make_env: makes one environment; sent by its name, called in the workers. A
+            script's own are taken, as by `multiprocessing`: what the script does must
+            then stand under `if __name__ == "__main__":`.
           size: how many slots.
           workers: how many processes; by default one for each core, at most `size`.
+            0: all slots are played in this process, one after the other, without
+            limits of time.
           reset_timeout: seconds that one reset may take.
           step_timeout: seconds that one step may take.
+
+        Raises:
+          ValueError: `make_env` cannot be sent to workers, or a number is too small.
         """
         if size < 1:
             raise ValueError(f"A pool needs at least one slot, not {size}.")
-        if workers is not None and workers < 1:
-            raise ValueError(f"A pool needs at least one worker, not {workers}.")
+        if workers is not None and workers < 0:
+            raise ValueError(f"A pool has 0 workers or more, not {workers}.")
         if min(reset_timeout, step_timeout) <= 0:
             raise ValueError("reset_timeout and step_timeout are seconds above 0.")
         self.size = size
-        self._make_env = make_env
         self._answers: list[tuple[int, Any]] = []  # taken in, not yet handed out
         self._timeout = {"reset": reset_timeout, "step": step_timeout}
         self._slots = [_Slot(i) for i in range(size)]
-        count = min(workers or os.cpu_count() or 1, size)
-        self._workers = [_Worker(i, self._make_env) for i in range(count)]
+        self._here = Local(make_env) if workers == 0 else None
+        self._to_play: deque[int] = deque()  # slots with a request, in this process
+        self._workers: list[Child] = []
+        if workers != 0:
+            parcel = pack(make_env)
+            count = min(workers or os.cpu_count() or 1, size)
+            self._workers = [Child(i, parcel) for i in range(count)]
+            for worker in self._workers:
+                worker.start()
+                self._restart_clock(worker)
 
     @property
     def pending(self) -> list[int]:
@@ -114,11 +120,14 @@ class Pool:
           (slot, result) for each answer that is there, at least one.
 
         Raises:
-          PoolError: a worker failed three times on the same request.
+          PoolError: the workers cannot load the environment, or one failed three
+            times on the same request.
           Exception: what the environment raised, with the slot and the task named.
         """
         if not self.pending and not self._answers:
             raise RuntimeError("No slot waits for an answer: send a request first.")
+        if self._here is not None and not self._answers:
+            self._play_here()
         while not self._answers:
             busy = [worker for worker in self._workers if worker.queue]
             left = min(worker.deadline for worker in busy) - time.monotonic()
@@ -135,6 +144,8 @@ class Pool:
 
     def close(self) -> None:
         """Ends all workers; the pool cannot be used afterwards."""
+        if self._here is not None:
+            self._here.close()
         for worker in self._workers:
             worker.connection.close()
         for worker in self._workers:
@@ -146,7 +157,7 @@ class Pool:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _worker(self, slot: int) -> "_Worker":
+    def _worker(self, slot: int) -> Child:
         return self._workers[slot % len(self._workers)]
 
     def _send(self, slots, name, arguments) -> None:
@@ -164,21 +175,34 @@ class Pool:
             slot.request = (name, argument)
             if name == "reset":
                 slot.task, slot.actions = argument, []
+            if self._here is not None:
+                self._to_play.append(index)
+                continue
             batch = batches.setdefault(index % len(self._workers), [])
             batch.append((index, name, argument))
         for number, batch in batches.items():
             self._post(self._workers[number], batch)
 
     def _post(self, worker, batch) -> None:
-        if not worker.queue:
-            worker.queue.extend(batch)
+        idle = not worker.queue
+        worker.queue.extend(batch)
+        if idle:
             self._restart_clock(worker)
-        else:
-            worker.queue.extend(batch)
+        worker.send(batch)
+
+    def _play_here(self) -> None:
+        """Answers the oldest request in this process; what goes wrong is raised."""
+        assert self._here is not None
+        slot = self._slots[self._to_play.popleft()]
+        name, argument = slot.request
         try:
-            worker.connection.send(batch)
-        except OSError:  # it is dead; recv finds out and starts it again
-            return
+            result = self._here.play(slot.index, name, argument)
+        except Exception as error:
+            error.add_note(f"slot {slot.index}, {name} of {slot.task}")
+            slot.request = slot.task = None
+            raise
+        slot.finish(result)
+        self._answers.append((slot.index, result))
 
     def _wait(self, slots) -> list:
         """Takes the answers of `slots`; an error is raised when all have answered."""
@@ -204,7 +228,9 @@ class Pool:
         """Gives the request at the head of the queue its time from now on."""
         if worker.queue:
             _, name, argument = worker.queue[0]
-            if name == "replay":
+            if name == "start":
+                allowed = self._timeout["reset"]
+            elif name == "replay":
                 allowed = self._timeout["reset"]
                 allowed += len(argument[1]) * self._timeout["step"]
             else:
@@ -223,6 +249,9 @@ class Pool:
                 return
             _, name, _ = worker.queue.popleft()
             self._restart_clock(worker)
+            if name == "start":
+                self._check_start(worker, error)
+                continue
             slot = self._slots[index]
             if error is not None:
                 self._raise(worker, slot, name, error)
@@ -231,6 +260,18 @@ class Pool:
             else:
                 slot.finish(result)
                 self._answers.append((index, result))
+
+    def _check_start(self, worker, error) -> None:
+        worker.failures = 0
+        if error is None:
+            return
+        self.close()
+        kind, text = error
+        raise PoolError(
+            f"worker processes cannot load the environment ({kind}: {text}): let "
+            "make_env be something that a module defines, or play in this process "
+            "with workers=0."
+        )
 
     def _check_replay(self, worker, slot, observation) -> None:
         if observation != slot.observation:
@@ -249,19 +290,13 @@ class Pool:
 
     def _recover(self, worker, what) -> None:
         """Starts a worker again, plays its episodes again, repeats its requests."""
-        index, name, argument = worker.queue[0]
-        culprit = self._slots[index]
+        index, name, _ = worker.queue[0]
+        culprit = worker if name == "start" else self._slots[index]
         culprit.failures += 1
         if culprit.failures > _RESTARTS:
-            doing = f"action {argument!r}" if name == "step" else name
-            raise PoolError(
-                f"Worker {worker.index} {what} {culprit.failures} times at slot "
-                f"{index}, {doing}, turn {len(culprit.actions)} of task "
-                f"{culprit.task}: take this task out of the run."
-            )
+            raise PoolError(self._given_up(worker, what))
         worker.end(kill=True)
-        worker.start(self._make_env)
-        waiting = [item for item in worker.queue if item[1] != "replay"]
+        waiting = [i for i in worker.queue if i[1] not in ("start", "replay")]
         starting = {i for i, item, _ in waiting if item == "reset"}
         replays = [
             (slot.index, "replay", (slot.task, tuple(slot.actions)))
@@ -271,7 +306,25 @@ class Pool:
             and self._worker(slot.index) is worker
         ]
         worker.queue.clear()
-        self._post(worker, replays + waiting)
+        worker.start()
+        self._restart_clock(worker)
+        if replays or waiting:
+            self._post(worker, replays + waiting)
+
+    def _given_up(self, worker, what) -> str:
+        index, name, argument = worker.queue[0]
+        if name == "start":
+            return (
+                f"Worker {worker.index} {what} {worker.failures} times before it could "
+                "play: see what it wrote above."
+            )
+        slot = self._slots[index]
+        doing = f"action {argument!r}" if name == "step" else name
+        return (
+            f"Worker {worker.index} {what} {slot.failures} times at slot {index}, "
+            f"{doing}, turn {len(slot.actions)} of task {slot.task}: take this task "
+            "out of the run."
+        )
 
 
 class _Slot:
@@ -293,55 +346,3 @@ class _Slot:
             self.actions.append(argument)
             if result[2] or result[3]:
                 self.task = None
-
-
-class _Worker:
-    """A worker process, the connection to it, and the items it has not answered."""
-
-    def __init__(self, index, make_env):
-        self.index = index
-        self.queue = deque()
-        self.deadline = 0.0
-        self.starts = 0
-        self.start(make_env)
-
-    def start(self, make_env) -> None:
-        import hiper_jax
-
-        ours, theirs = socket.socketpair()
-        code = _BOOT.format(
-            path=sys.path, package=list(hiper_jax.__path__), descriptor=theirs.fileno()
-        )
-        # Own session: a Ctrl-C in the terminal is the pool's to handle, not theirs.
-        # Fixed hash seed: no set's order may differ when an episode is played again.
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            env=os.environ | {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"},
-        )
-        theirs.close()
-        self.connection = connections.Connection(ours.detach())
-        self.starts += 1
-        try:
-            self.connection.send(make_env)
-        except OSError:  # it is dead already; recv finds out
-            return
-        except Exception as error:
-            self.end(kill=True)
-            raise ValueError(
-                f"make_env cannot be sent to a worker ({error}): give a function or "
-                "class that a module defines, or a functools.partial of one."
-            ) from None
-
-    def end(self, *, kill: bool = False) -> None:
-        self.connection.close()
-        try:
-            if not kill:
-                self.process.wait(timeout=2.0)
-        except subprocess.TimeoutExpired:
-            kill = True
-        if kill:
-            self.process.kill()
-            self.process.wait()
