@@ -11,7 +11,7 @@ Expect    unseen games 39.5 % (79/200) before, 172/200 at iteration 30 and 85.0 
           is left. 150 iterations with a rate that falls more slowly: 175/200 at
           iteration 50, the same 170/200 at the end (commit b930caa, 58 minutes with
           other jobs beside it).
-Results   experiments/results/laptop.csv, laptop-success.png
+Results   experiments/results/laptop.csv, docs/pictures/laptop-success.png
 """
 
 from hiper_jax.act.envs.world import settings_for

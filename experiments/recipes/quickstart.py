@@ -9,7 +9,7 @@ Expect    unseen games 39.5 % [33.0, 46.4] (79/200) before, 82.0 % [76.1, 86.7]
           (164/200) after; seen games 21/60 and 44/60. Temperature 0.4, each game once,
           Wilson 95 % intervals; seed 0, commit b95c1aa. The same seed gave the same
           metrics file and evaluations, byte for byte, from another clone.
-Results   experiments/results/quickstart.csv, quickstart-success.png
+Results   experiments/results/quickstart.csv, docs/pictures/quickstart-success.png
 """
 
 from hiper_jax.act.envs.world import settings_for

@@ -8,7 +8,7 @@ Time      9.7 minutes on two CPU cores with another job beside them. No GPU or T
 Expect    validation goals 32.8 % [27.3, 38.8] (82/250), mean score 0.769, before;
           78.4 % [72.9, 83.1] (196/250), mean score 0.923, after. Temperature 0.4, each
           goal once, Wilson 95 % intervals; seed 0.
-Results   experiments/results/webshop.csv, webshop-success.png
+Results   experiments/results/webshop.csv, docs/pictures/webshop-success.png
 """
 
 from hiper_jax.experiments.config import Train
