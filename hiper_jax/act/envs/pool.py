@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from multiprocessing import connection as connections
 from typing import Any
 
-from hiper_jax.act.envs.child import Child, pack
 from hiper_jax.act.envs.env import MakeEnv, Reset, Step
+from hiper_jax.act.envs.link import Child, pack
 from hiper_jax.act.envs.local import Local
 
 _RESTARTS = 2

@@ -1,6 +1,6 @@
 """The process on the other side of a pool: holds environments, answers requests.
 
-The first message is a `child.Parcel`, which is answered as a request is. Then a request
+The first message is a `link.Parcel`, which is answered as a request is. Then a request
 is a list of items (slot, name, argument), see `local.Local`; each is answered by
 itself, in order, as (slot, None, result) or (slot, (error type, text), None).
 
@@ -18,7 +18,7 @@ import traceback
 import types
 from multiprocessing.connection import Connection
 
-from hiper_jax.act.envs.child import WORKER
+from hiper_jax.act.envs.link import WORKER
 from hiper_jax.act.envs.local import Local
 
 
