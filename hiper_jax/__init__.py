@@ -40,12 +40,34 @@ if TYPE_CHECKING:
     from hiper_jax.credit.common.shaping import shape_rewards as shape_rewards
     from hiper_jax.credit.common.shaping import subgoal_changed as subgoal_changed
     from hiper_jax.credit.common.standardize import standardize as standardize
+    from hiper_jax.credit.common.standardize import whiten as whiten
     from hiper_jax.credit.estimator import Credit as Credit
     from hiper_jax.credit.estimator import Estimator as Estimator
     from hiper_jax.credit.estimator import read_nothing as read_nothing
     from hiper_jax.credit.gae import gae as gae
+    from hiper_jax.credit.gae_token import Vetta as Vetta
+    from hiper_jax.credit.gae_token import gae_bilevel as gae_bilevel
+    from hiper_jax.credit.gae_token import gae_token as gae_token
+    from hiper_jax.credit.gae_token import vetta as vetta
+    from hiper_jax.credit.gae_turn import gae_turn as gae_turn
+    from hiper_jax.credit.gear import gear as gear
+    from hiper_jax.credit.gigpo import gigpo as gigpo
+    from hiper_jax.credit.gigpo import hgpo as hgpo
+    from hiper_jax.credit.graph import crbc as crbc
+    from hiper_jax.credit.graph import g2po as g2po
+    from hiper_jax.credit.graph import graphgpo as graphgpo
+    from hiper_jax.credit.group import drgrpo as drgrpo
+    from hiper_jax.credit.group import grpo as grpo
+    from hiper_jax.credit.group import reinforce_pp as reinforce_pp
+    from hiper_jax.credit.group import reinforce_pp_baseline as reinforce_pp_baseline
+    from hiper_jax.credit.group import rloo as rloo
     from hiper_jax.credit.hae import HAE as HAE
     from hiper_jax.credit.hae import hae as hae
+    from hiper_jax.credit.hae_group import hae_group as hae_group
+    from hiper_jax.credit.strata import Strata as Strata
+    from hiper_jax.credit.strata import strata as strata
+    from hiper_jax.estimators import ESTIMATORS as ESTIMATORS
+    from hiper_jax.estimators import find_estimator as find_estimator
     from hiper_jax.loss import kl_loss as kl_loss
     from hiper_jax.loss import policy_loss as policy_loss
     from hiper_jax.loss import value_loss as value_loss
@@ -75,10 +97,19 @@ _NAMES = {
     "credit.common.arrays": ("boundaries", "segment_starts"),
     "credit.common.masks": ("credit_masks", "to_rows", "token_advantage"),
     "credit.common.shaping": ("shape_rewards", "subgoal_changed"),
-    "credit.common.standardize": ("standardize",),
+    "credit.common.standardize": ("standardize", "whiten"),
     "credit.estimator": ("Credit", "Estimator", "read_nothing"),
     "credit.gae": ("gae",),
+    "credit.gae_token": ("Vetta", "gae_bilevel", "gae_token", "vetta"),
+    "credit.gae_turn": ("gae_turn",),
+    "credit.gear": ("gear",),
+    "credit.gigpo": ("gigpo", "hgpo"),
+    "credit.graph": ("crbc", "g2po", "graphgpo"),
+    "credit.group": ("drgrpo", "grpo", "reinforce_pp", "reinforce_pp_baseline", "rloo"),
     "credit.hae": ("HAE", "hae"),
+    "credit.hae_group": ("hae_group",),
+    "credit.strata": ("Strata", "strata"),
+    "estimators": ("ESTIMATORS", "find_estimator"),
     "loss": ("kl_loss", "policy_loss", "value_loss"),
     "networks.agent": ("Agent", "load_agent", "save_agent"),
     "networks.model": ("Model",),

@@ -113,7 +113,7 @@ def test_agrees_with_slow_twin(bootstrap):
         ("- lambda_segment * across * high_after", ""),
         ("jnp.where(start, planned - high, zero)", "planned - high"),
         ("step = gamma * (valid & ~terminated", "step = gamma * (valid | terminated"),
-        ("lambda_turn * inside, inside", "inside, inside"),
+        ("lambda_turn * inside, reward", "inside, reward"),
         ("hands_over = jnp.roll(start, -1)", "hands_over = start"),
     ],
 )
@@ -393,7 +393,7 @@ def test_rewards_reach_no_executor_across_a_segment_end():
 
 
 def test_a_leak_across_segments_is_caught():
-    old, new = "lambda_turn * inside, inside", "lambda_turn * step * ~last, inside"
+    old, new = "lambda_turn * inside, reward", "lambda_turn * step * ~last, reward"
     with pytest.raises(AssertionError, match="advantage_low"):
         check_no_leak(mutated(hae_module, old, new).hae)
 

@@ -87,4 +87,5 @@ def random_batch(
         group=np.arange(B, dtype=np.int32),
         anchor=np.arange(N, dtype=np.int32).reshape(B, T),
         action=np.arange(N, dtype=np.int32).reshape(B, T),
+        won=reward[:, -1] > 0,
     )

@@ -92,7 +92,7 @@ def abstract_batch(shapes: Shapes, config: configs.Train) -> Batch:
             ),
         },
         (): dict.fromkeys(("num_rows", "num_turns"), "int32"),
-        (B,): dict.fromkeys(("next_row", "group"), "int32"),
+        (B,): {"next_row": "int32", "group": "int32", "won": "bool"},
         (B, T): {
             **dict.fromkeys(
                 ("row", "segment", "subgoal_id", "anchor", "action"), "int32"

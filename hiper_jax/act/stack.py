@@ -52,6 +52,13 @@ class Batch(struct.PyTreeNode):
     group: Any  # [B] int32, dense id (< B) of the task instance
     anchor: Any  # [B, T] int32, dense id (< B T) of (task, observation); -1 on padding
     action: Any  # [B, T] int32, dense id (< B T) of (task, action text); -1 on padding
+    won: Any  # [B] bool, the task was done
+    # Only the estimators that need them are handed these.
+    strategy: Any = None  # [B] int32, dense id (< B) of the strategy followed
+    strategy_row: Any = None  # [B] int32, row that wrote strategy id b; -1 if none did
+    flagged: Any = None  # [B, T] bool, judged neither to follow it nor to advance
+    teacher_log_prob: Any = None  # [N, R] float32, nats, with privileged prompts
+    entropy: Any = None  # [N, R] float32, nats, of the policy before each token
 
 
 def stack(
@@ -236,6 +243,7 @@ def _turns(episodes, rows, is_switch, plans, T: int) -> dict:
         "has_subgoal": carries["subgoal"],
         "has_switch": carries["switch"],
         **group_ids(episodes, T),
+        "won": np.array([episode.won for episode in episodes]),
     }
 
 

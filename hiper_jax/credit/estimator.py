@@ -15,6 +15,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from hiper_jax.act.stack import Batch
+from hiper_jax.credit.common.groups import statistics, turn_scores
+from hiper_jax.credit.common.terms import Penalties, penalty_terms, shares
+from hiper_jax.credit.common.tokens import on_responses
 
 
 class Credit(NamedTuple):
@@ -48,3 +51,55 @@ class Estimator(NamedTuple):
 def read_nothing(batch: Batch) -> Array:
     """`read_at` of an estimator without heads: [N, 0]."""
     return jnp.zeros((batch.tokens.shape[0], 0), jnp.int32)
+
+
+def critic_free(
+    settings: Penalties, advantage: Callable[[Batch, Array], Array]
+) -> Estimator:
+    """An estimator of one advantage per turn (or token) that reads no critic.
+
+    Args:
+      settings: what is taken off a turn's own score.
+      advantage: (batch, penalty [B, T], 0 or more) -> [B, T], or [B, T, R], one per
+        response token.
+    """
+
+    def assign(batch: Batch, values: Array) -> Credit:
+        del values
+        terms = penalty_terms(batch, settings)
+        penalty = -sum(terms.values())
+        turn = advantage(batch, penalty)
+        rows, mask = on_responses(batch, turn)
+        nothing = jnp.zeros((batch.tokens.shape[0], 0))
+        score = turn_scores(batch.reward, batch.valid, penalty)
+        told = turn if turn.ndim == 2 else turn[..., 0]
+        return Credit(
+            advantage=rows,
+            mask=mask,
+            return_=nothing,
+            reads=nothing > 0,
+            turn={"score": score, "advantage": told},
+            metrics=shares(batch, terms) | sibling_metrics(batch),
+        )
+
+    return Estimator((), read_nothing, assign)
+
+
+def sibling_metrics(batch: Batch) -> dict[str, Array]:
+    """What a group method has to learn from, each a scalar.
+
+    group/return: mean return of an episode; group/deviation: its mean deviation among
+    siblings; group/flat: share of episodes whose siblings all have one return;
+    group/alone: share of turns at an anchor that no other turn shares.
+    """
+    total = turn_scores(batch.reward, batch.valid)[:, 0]
+    every = jnp.ones_like(total, bool)
+    siblings = statistics(total, batch.group, every)
+    visits = statistics(batch.reward, batch.anchor, batch.valid).count
+    turns = jnp.maximum(jnp.sum(batch.valid), 1)
+    return {
+        "group/return": jnp.mean(total),
+        "group/deviation": jnp.mean(siblings.deviation),
+        "group/flat": jnp.mean(siblings.deviation == 0),
+        "group/alone": jnp.sum((visits == 1) & batch.valid) / turns,
+    }

@@ -44,14 +44,16 @@ def gae(
       stop them in the loss.
 
     Raises:
-      ValueError: shapes differ, or `bootstrap` is unknown or lacks its value.
+      ValueError: shapes differ, there is no turn, or `bootstrap` is unknown or lacks
+        its value.
 
     Source: Schulman et al., arXiv 1506.02438, equations 16 to 18.
     """
     reward, terminated, valid, value = one_trajectory(
         "gae", reward=reward, terminated=terminated, valid=valid, value=value
     )
-    dtype = jnp.result_type(reward, value, 0.0)
+    kind = jnp.result_type(reward, value, 0.0)
+    dtype = jnp.promote_types(kind, jnp.float32)  # what is summed up must not round
     valid = valid.astype(bool)
     reward = jnp.where(valid, reward, 0).astype(dtype)
     value = jnp.where(valid, value, 0).astype(dtype)
@@ -63,4 +65,4 @@ def gae(
     delta = reward + gamma * goes_on * value_after - value
     trace = gamma * lambda_ * goes_on * ~last
     advantage = reverse_affine_scan(trace, delta, implementation=implementation)
-    return advantage, advantage + value
+    return advantage.astype(kind), (advantage + value).astype(kind)

@@ -1,5 +1,6 @@
 """Hierarchical advantage estimation: executor, planner and switch in one scan."""
 
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -37,6 +38,7 @@ def hae(
     gamma: float | Array = 1.0,
     lambda_turn: float = 1.0,
     lambda_segment: float = 0.95,
+    lambda_boundary: float = 0.0,
     bootstrap: str = "none",
     value_next: Array | None = None,
     implementation: str = "auto",
@@ -55,6 +57,11 @@ def hae(
     turns from s, X gives the semi-Markov recursion of the planner:
 
         A_high[s] = Xₛ − Hₛ = Σⱼ γʲ rₛ₊ⱼ + γᵈ H′ − Hₛ + γᵈ λ_seg A_high[s′].
+
+    With `lambda_boundary` λ_b the executor and the switch do not take V_high's word at
+    a segment's end: Hₜ₊₁ above becomes Hₜ₊₁ + λ_b (Xₜ₊₁ − Hₜ₊₁), X the planner's
+    return, so that a lagging V_high biases them less. 0 is published; with exact
+    critics the mean is the same for every λ_b.
 
         t           0  1  2  3  4  5         two segments, then padding
         switch      0  0  1  0  ·  ·
@@ -77,6 +84,8 @@ def hae(
       gamma: discount per turn.
       lambda_turn: trace decay inside a segment.
       lambda_segment: trace decay from segment to segment.
+      lambda_boundary: λ_b in [0, 1]; 0: published, 1: the trace crosses boundaries
+        as the planner's own does.
       bootstrap: "none", "same_state" (published) or "next_state" (correct).
       value_next: [] value of the state after the last turn, for "next_state"; a [T]
         array is read at the last turn.
@@ -86,9 +95,10 @@ def hae(
       `HAE` of [T] arrays. Gradients flow into the values; stop them in the loss.
 
     Raises:
-      ValueError: shapes differ, or `bootstrap` is unknown or lacks its value.
+      ValueError: shapes differ, there is no turn, or `bootstrap` is unknown or lacks
+        its value.
 
-    Source: arXiv 2602.16165, section on hierarchical advantage estimation.
+    Source: arXiv 2602.16165, section on hierarchical advantage estimation; λ_b is ours.
     """
     reward, terminated, valid, switch, low, high, value_switch = one_trajectory(
         "hae",
@@ -101,7 +111,8 @@ def hae(
         value_switch=value_switch,
     )
     three_critics = value_switch is not None
-    dtype = jnp.result_type(reward, low, high, 0.0)
+    kind = jnp.result_type(reward, low, high, 0.0)
+    dtype = jnp.promote_types(kind, jnp.float32)  # what is summed up must not round
     valid = valid.astype(bool)
     reward = jnp.where(valid, reward, 0).astype(dtype)
     low = jnp.where(valid, low, 0).astype(dtype)
@@ -125,23 +136,27 @@ def hae(
 
     step = gamma * (valid & ~terminated.astype(bool)).astype(dtype)
     inside = step * ~(hands_over | last)
-    across = step * (hands_over & ~last)
-    coefficients = (lambda_turn * inside, inside + lambda_segment * across)
-    offsets = (
-        reward + step * low_after - low,
+    across = step * hands_over
+    plan = (
+        inside + lambda_segment * across,
         reward + step * outside - lambda_segment * across * high_after,
     )
-    if three_critics:
-        coefficients += (inside,)
-        offsets += (reward + step * outside,)
-    advantage_low, planned, *switched = reverse_affine_scan(
-        coefficients, offsets, implementation=implementation
-    )
+    act = (lambda_turn * inside, reward + step * low_after - low)
+    decide = (inside, reward + step * outside) if three_critics else None
+    scan = functools.partial(reverse_affine_scan, implementation=implementation)
+    if isinstance(lambda_boundary, float | int) and lambda_boundary == 0:
+        parts = (act, plan) if decide is None else (act, plan, decide)
+        advantage_low, planned, *switched = scan(*zip(*parts, strict=True))
+    else:
+        planned = scan(*plan)
+        crosses = lambda_boundary * across * (jnp.roll(planned, -1) - high_after)
+        parts = [(a, b + crosses) for a, b in filter(None, (act, decide))]
+        advantage_low, *switched = scan(*zip(*parts, strict=True))
 
     zero = jnp.zeros_like(reward)
     return_switch = switched[0] if three_critics else zero
     baseline = jnp.where(valid, value_switch, 0).astype(dtype) if three_critics else 0
-    return HAE(
+    estimate = HAE(
         advantage_low=advantage_low,
         advantage_high=jnp.where(start, planned - high, zero),
         advantage_switch=return_switch - baseline,
@@ -149,3 +164,4 @@ def hae(
         return_high=jnp.where(start, planned, zero),
         return_switch=return_switch,
     )
+    return HAE(*(field.astype(kind) for field in estimate))

@@ -15,7 +15,7 @@ def one_trajectory(function: str, **arrays: Array | None) -> tuple[Any, ...]:
       **arrays: [T] each, or None for an argument that was left out.
 
     Raises:
-      ValueError: an array has another rank, or the lengths differ.
+      ValueError: an array has another rank, the lengths differ, or T is 0.
     """
     given = {k: jnp.asarray(v) for k, v in arrays.items() if v is not None}
     for name, array in given.items():
@@ -30,6 +30,8 @@ def one_trajectory(function: str, **arrays: Array | None) -> tuple[Any, ...]:
             f"{function} needs arrays of one length T, but got {lengths}: "
             "pad them alike."
         )
+    if 0 in lengths.values():
+        raise ValueError(f"{function} needs a turn, but T is 0.")
     return tuple(given.get(name) for name in arrays)
 
 

@@ -100,12 +100,13 @@ def to_rows(x: Array, *, row: Array, valid: Array, num_rows: int) -> Array:
     """Lays what turns have, [B, T], out by row, [N]; 0 on rows that are no turn.
 
     Args:
-      x: [B, T] anything.
+      x: [B, T, ...] anything.
       row: [B, T] int32, the row of each turn.
       valid: [B, T] true on real turns.
       num_rows: N.
     """
-    chex.assert_rank(x, 2)
-    chex.assert_equal_shape([x, row, valid])
+    chex.assert_rank([row, valid], 2)
+    chex.assert_equal_shape_prefix([x, row, valid], 2)
     where = jnp.where(valid, row, num_rows)
-    return jnp.zeros(num_rows, x.dtype).at[where].set(x, mode="drop")
+    rows = jnp.zeros((num_rows, *x.shape[2:]), x.dtype)
+    return rows.at[where].set(x, mode="drop")
