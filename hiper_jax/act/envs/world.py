@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
-from hiper_jax.accept import Count, Name, Positive, Seed, Whole, check_fields
+from hiper_jax.accept import Count, Name, Positive, Seed, check_fields
 from hiper_jax.act.envs.demo import Demo, DemoStep
 from hiper_jax.act.envs.env import Env, MakeEnv
 from hiper_jax.act.envs.templates import Template, full, terse
@@ -56,8 +56,8 @@ class WorldSettings:
     """Turns until an episode is cut."""
     reward: Positive = 1.0
     """Reward for winning; the paper's is 10."""
-    workers: Whole = 2
-    """Processes that run games; 0 runs them in the process that trains."""
+    workers: Count = 2
+    """Processes that run games."""
 
     def __post_init__(self):
         check_fields(self)
