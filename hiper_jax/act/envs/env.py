@@ -11,7 +11,8 @@ apart, as in Gymnasium:
 
     task                 the task in words, a str
     admissible_actions   list[str]; the actions the environment understands now; an
-                         entry `verb[<your what>]` stands for `verb[any text]`
+                         entry `verb[<your what>]` stands for `verb[any text]`, and
+                         `<your what>` for any text
     won                  bool
     task_type            str; the family of the task
     game                 str; names the task among others
@@ -46,11 +47,14 @@ class Env(Protocol):
 MakeEnv = Callable[[], Env]
 
 _OPEN = re.compile(r"(\w+\[)<your \w+>\]")
+_ANYTHING = re.compile(r"<your \w+>")
 
 
 def accepts(admissible: Sequence[str], action: str) -> bool:
     """Whether an action is one of the admissible ones, or an instance of one."""
     if action in admissible:
+        return True
+    if action and any(_ANYTHING.fullmatch(entry) for entry in admissible):
         return True
     verbs = [found[1] for entry in admissible if (found := _OPEN.fullmatch(entry))]
     return any(

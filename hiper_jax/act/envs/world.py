@@ -29,6 +29,7 @@ from hiper_jax.act.envs.templates import Template, full, terse
 
 WORLDS = {
     "alfworld": "hiper_jax.act.envs.worlds.alfworld:WORLD",
+    "sokoban": "hiper_jax.act.envs.worlds.sokoban:WORLD",
     "webshop": "hiper_jax.act.envs.worlds.webshop:WORLD",
 }
 DEFAULT = "alfworld"

@@ -1,0 +1,26 @@
+"""The terse wording: the board says all, so of the turns before only moves are told."""
+
+from collections.abc import Sequence
+
+from hiper_jax.act.envs import templates
+from hiper_jax.act.envs.templates import History
+
+
+def terse(
+    task: str,
+    history: History,
+    observation: str,
+    subgoal: str,
+    admissible: Sequence[str],
+    *,
+    history_length: int = 2,
+) -> str:
+    """The wording for small models; see `templates.Template`."""
+    shown = templates.last(history, history_length)
+    return templates.TERSE.format(
+        task=task,
+        history="".join(f"did: {action}\n" for _, action in shown),
+        observation=observation,
+        subgoal=subgoal or "none",
+        actions="; ".join(admissible),
+    )
