@@ -29,7 +29,7 @@ def test_plain_tokens_give_our_numbers():
     turns = turns._replace(switch=masks.is_switch.reshape(3, 4))
     values = np.random.default_rng(0).normal(size=(3, 12, 64)).astype(np.float32)
     total, carries, returns = bench_hae.our_tokens(turns, values, masks)
-    wanted = plain_hae.spread(turns, values, plain, bench_hae.RATES)
+    wanted = plain_hae.advantage_stage(turns, values, plain, bench_hae.RATES)
     for got, expected in zip((total, carries, *returns), wanted, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
 

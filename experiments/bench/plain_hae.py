@@ -74,7 +74,7 @@ def per_turn(turns, rates) -> dict[str, Callable]:
     return calls
 
 
-def spread(turns, values, masks, rates) -> list:
+def advantage_stage(turns, values, masks, rates) -> list:
     """Token-level in and out: advantages, mask and three targets, [N, L] each."""
     B, T = turns.reward.shape
     action, subgoal, said, positions = (
@@ -177,10 +177,10 @@ def per_token(
     def from_raw_tokens():
         found = decoded_masks(tokens, mask, turn_index, tokenizer)
         said = turns._replace(switch=found["is_switch"].reshape(B, T))
-        return spread(said, values, found, rates)
+        return advantage_stage(said, values, found, rates)
 
     return {
-        f"plain, {NAME}, tokens": lambda: spread(turns, values, known, rates),
+        f"plain, {NAME}, tokens": lambda: advantage_stage(turns, values, known, rates),
         "plain, from raw tokens": from_raw_tokens,
         "plain, masks only": lambda: decoded_masks(tokens, mask, turn_index, tokenizer),
     }

@@ -28,7 +28,9 @@ class Rows(NamedTuple):
     returns: torch.Tensor  # [M, 3]: high, low, switch
 
 
-def lay_out(batch, advantage, carries, starts, returns, P: int, R: int, device) -> Rows:
+def padded_rows(
+    batch, advantage, carries, starts, returns, P: int, R: int, device
+) -> Rows:
     """Our flat rows -> left-padded prompts of P and responses of R tokens.
 
     Args:

@@ -145,7 +145,9 @@ def compare(config: lm.LMConfig, flags: Update, scale: int) -> dict:
         "trimmed": (int(batch.start.max()), int((batch.length - batch.start).max())),
     }
     rows = {
-        name: torch_ppo.lay_out(batch, *handed(batch, credit), P=P, R=R, device=device)
+        name: torch_ppo.padded_rows(
+            batch, *handed(batch, credit), P=P, R=R, device=device
+        )
         for name, (P, R) in layouts.items()
     }
 

@@ -113,7 +113,7 @@ def _last_layer(
     rotation: qwen.Rotation,
     lengths: Array,
     place: qwen.Constrain,
-) -> tuple[Array, tuple[Array, Array]]:
+) -> tuple[Array, tuple[Array, ...]]:
     """The last layer, of the last token of each prompt.
 
     Returns:
