@@ -9,6 +9,9 @@ The word after a fence's language says what becomes of the block:
     sh not-run        needs the network, hours or hardware; its `hiper` commands are
                       looked at all the same, and NOT_RUN counts the blocks
     text, yaml        not code
+
+A block that begins with `# name.py` or `# name.yaml` is that file, too: the others of
+its page find it in the folder where they run.
 """
 
 import ast
@@ -73,6 +76,13 @@ def hiper_lines(code):
                 yield words[1:]
 
 
+def write_files(page, folder):
+    """Writes the blocks that are files."""
+    for _, code, _ in blocks(page):
+        if named := re.match(r"# ([\w.-]+\.(?:py|yaml))\n", code):
+            (folder / named[1]).write_text(code)
+
+
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     """A folder that holds the examples, as the pages suppose; on the path, too."""
@@ -98,6 +108,7 @@ def test_every_block_says_what_becomes_of_it():
 
 @pytest.mark.parametrize("page", of_kind("python"))
 def test_python_blocks_run_as_printed(page, elsewhere):
+    write_files(page, elsewhere)
     namespace, printed = {"__name__": "__main__"}, ""
     for info, code, line in blocks(page):
         if info == "python":
@@ -123,9 +134,8 @@ def check_command(words, where):
 
 @pytest.mark.parametrize("page", of_kind("sh", "sh run", "sh not-run"))
 def test_hiper_commands_exist_and_take_their_flags(page, elsewhere):
+    write_files(page, elsewhere)
     for info, code, line in blocks(page):
-        if info == "yaml":  # what the next command reads by --config
-            (elsewhere / "settings.yaml").write_text(code)
         if info.startswith("sh"):
             found = list(hiper_lines(code))
             if info == "sh":
@@ -139,6 +149,7 @@ def test_hiper_commands_exist_and_take_their_flags(page, elsewhere):
 def test_shell_blocks_run_as_printed(page, elsewhere):
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     printed = ""
+    write_files(page, elsewhere)
     for info, code, line in blocks(page):
         if info == "sh run":
             done = subprocess.run(

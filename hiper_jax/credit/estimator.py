@@ -67,7 +67,7 @@ def critic_free(
     def assign(batch: Batch, values: Array) -> Credit:
         del values
         terms = penalty_terms(batch, settings)
-        penalty = -sum(terms.values())
+        penalty = jnp.asarray(-sum(terms.values()))
         turn = advantage(batch, penalty)
         rows, mask = on_responses(batch, turn)
         nothing = jnp.zeros((batch.tokens.shape[0], 0))

@@ -332,7 +332,8 @@ def _assign(batch, values, mask, terms, settings) -> tuple[Array, Array]:
         "lambda_": settings.lambda_token,
     }
     if isinstance(settings, GaeToken):
-        score = turn_scores(batch.reward, batch.valid, -sum(terms.values()))
+        penalty = jnp.asarray(-sum(terms.values()))
+        score = turn_scores(batch.reward, batch.valid, penalty)
         one = functools.partial(gae_token, **tokens)
         advantage, return_ = jax.vmap(one)(score, mask, values[..., 0])
         return advantage, return_[..., None]

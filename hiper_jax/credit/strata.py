@@ -155,7 +155,7 @@ def estimator(settings: StrataSettings) -> Estimator:
             batch.group,
             batch.strategy,
             batch.flagged,
-            penalty=-sum(terms.values()),
+            penalty=jnp.asarray(-sum(terms.values())),
             top_share=settings.top_share,
             flag_penalty=settings.flag_penalty,
             epsilon=settings.epsilon,

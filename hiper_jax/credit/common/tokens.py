@@ -107,14 +107,14 @@ def on_blocks(
 
     N = batch.tokens.shape[0]
     place = functools.partial(to_rows, row=batch.row, valid=batch.valid, num_rows=N)
-    advantage, mask = token_advantage(
-        *map(place, turns), *where(place(starts), *blocks)
-    )
+    parts = [*map(place, turns), *where(place(starts), *blocks)]
+    advantage, mask = token_advantage(*parts)
     sigmas = {
         f"advantage/sigma_{name}": deviation(a, m)
         for name, a, m in zip(("low", "high", "switch"), raw, carries, strict=True)
     }
-    return OnBlocks(advantage, mask & batch.is_turn[:, None], tuple(turns), sigmas)
+    each = turns[0], turns[1], turns[2]
+    return OnBlocks(advantage, mask & batch.is_turn[:, None], each, sigmas)
 
 
 def early_to_switch(batch: Batch) -> tuple[Array, Array, Array]:
