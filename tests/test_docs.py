@@ -223,6 +223,13 @@ def test_links_lead_somewhere(page):
             assert ((ROOT / page).parent / file).exists(), f"{page}: {target}"
 
 
+def test_the_example_on_the_page_is_the_example_in_the_folder():
+    example = (ROOT / "examples" / "own_world.py").read_text()
+    page = (ROOT / "docs" / "own-world.md").read_text()
+    assert f"```python\n{example}```" in page
+    assert example.count("\n") < 50
+
+
 def test_readme_is_a_page_that_one_reads_to_its_end():
     """No pictures either: PyPI shows README, and relative pictures break there."""
     text = (ROOT / "README.md").read_text()
