@@ -178,7 +178,7 @@ def inline_commands(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_commands_named_in_the_prose_exist(page):
+def test_commands_named_in_the_prose_exist(page, elsewhere):
     for words in inline_commands(page):
         flagged = any(word.startswith("--") for word in words)
         check_command(words if flagged else [*words, "--help"], page)

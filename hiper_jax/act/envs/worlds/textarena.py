@@ -174,17 +174,16 @@ class TextArena:
         The observation wrappers are passed by: they repeat the whole game each turn,
         and some go on repeating the game before.
         """
-        from textarena import ObservationType
-
+        kinds = _library().ObservationType
         inner = self._env
         while hasattr(inner, "env"):
             inner = inner.env
         _, messages = inner.get_observation()
         rules, rest = [], []
         for _, text, kind in messages:
-            if kind is ObservationType.PROMPT:
+            if kind is kinds.PROMPT:
                 rules.append(text)
-            elif kind is not ObservationType.PLAYER_ACTION:
+            elif kind is not kinds.PLAYER_ACTION:
                 rest.append(text)
         return "\n".join(rules).strip(), "\n".join(rest).strip()
 
@@ -197,12 +196,15 @@ class TextArena:
         }
 
 
+def _library() -> Any:
+    """TextArena, which says nothing of its types."""
+    return importlib.import_module("textarena")
+
+
 def _make(game: str, seed: int, options: Mapping[str, Any]) -> Any:
     """A game that has begun, for one player."""
-    import textarena
-
     try:
-        env = textarena.make(game, **options)
+        env = _library().make(game, **options)
         env.reset(num_players=1, seed=seed)
     except (Exception, SystemExit) as error:
         lines = [line.strip(" *") for line in str(error).splitlines()]

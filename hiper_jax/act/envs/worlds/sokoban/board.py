@@ -35,9 +35,8 @@ class Board(NamedTuple):
 
     def offset(self, direction: str) -> int:
         """How much further the neighbour in that direction is numbered."""
-        return dict(zip(DIRECTIONS, (-self.width, self.width, -1, 1), strict=True))[
-            direction
-        ]
+        offsets = (-self.width, self.width, -1, 1)
+        return offsets[DIRECTIONS.index(direction)]
 
     def free(self, cell: int) -> bool:
         """Whether the player could stand there."""

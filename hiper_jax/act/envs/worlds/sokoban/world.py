@@ -3,7 +3,7 @@
 import hashlib
 
 from hiper_jax.act.envs.env import Info, Reset, Step
-from hiper_jax.act.envs.worlds.sokoban.board import moved, read, write
+from hiper_jax.act.envs.worlds.sokoban.board import Board, moved, read, write
 from hiper_jax.act.envs.worlds.sokoban.describe import TASK, actions, describe
 
 
@@ -26,7 +26,7 @@ class Sokoban:
         if max_turns < 1:
             raise ValueError(f"max_turns must be at least 1, not {max_turns}.")
         self._max_turns, self._reward = max_turns, float(reward)
-        self._board = None
+        self._board: Board | None = None
 
     def reset(self, task: str) -> Reset:
         """Starts a level, given in signs.
@@ -36,7 +36,7 @@ class Sokoban:
         """
         self._board = read(task)
         self._task, self._turn = task, 0
-        return describe(self._board), self._info()
+        return describe(self._board), self._info(self._board)
 
     def step(self, action: str) -> Step:
         """Plays one action; after the end nothing can be played any more."""
@@ -49,7 +49,7 @@ class Sokoban:
         board = self._board if after is None else after
         observation = said + describe(board)
         self._board = board
-        info = self._info()
+        info = self._info(board)
         truncated = not board.solved and self._turn >= self._max_turns
         if board.solved or truncated:
             self._board = None
@@ -60,8 +60,7 @@ class Sokoban:
         """Ends the episode."""
         self._board = None
 
-    def _info(self) -> Info:
-        board = self._board
+    def _info(self, board: Board) -> Info:
         number = len(board.boxes)
         return {
             "task": TASK,
