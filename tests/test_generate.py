@@ -203,6 +203,19 @@ def test_a_single_layer_is_read_in_either_form():
     np.testing.assert_allclose(read(unstack_layers(params)), expected, atol=1e-5)
 
 
+def test_wrong_ranks_and_types_are_refused(params):
+    tokens, lengths = jnp.zeros((2, 5), jnp.int32), jnp.array([5, 3])
+    for bad in ((tokens[0], lengths), (tokens, lengths[:1]), (tokens * 1.0, lengths)):
+        with pytest.raises(AssertionError, match="Assertion assert_"):
+            cache.prefill(params, CONFIG, *bad, 2)
+    _, state = jax.eval_shape(
+        lambda *a: cache.prefill(params, CONFIG, *a, 2), tokens, lengths
+    )
+    for bad in (tokens, jnp.zeros(3, jnp.int32), jnp.zeros(2)):
+        with pytest.raises(AssertionError, match="Assertion assert_"):
+            jax.eval_shape(lambda *a: cache.decode_step(params, CONFIG, *a), bad, state)
+
+
 def test_one_program_per_shape(params, prompts):
     """Prefill and decode step are traced once each, whatever is asked of the shape."""
     chex.clear_trace_counter()

@@ -107,6 +107,10 @@ def test_one_state_per_target(case):
     params, hidden, targets = case
     with pytest.raises(ValueError, match="one state per target"):
         score.log_prob_and_entropy(params, CONFIG, hidden[:, 1:], targets)
+    with pytest.raises(AssertionError, match="assert_axis_dimension"):
+        score.log_prob_and_entropy(params, CONFIG, hidden[..., 1:], targets)
+    with pytest.raises(AssertionError, match="assert_rank"):
+        score.response_hidden(hidden[0], jnp.array([1, 4, 1]), 3)
 
 
 def test_room_behind_short_responses_changes_nothing_and_costs_nothing(case):

@@ -24,6 +24,7 @@ from hiper_jax.experiments import train as training
 from hiper_jax.experiments.config import Learn
 from hiper_jax.experiments.eval import evaluate_checkpoint, newest
 from hiper_jax.experiments.train import train
+from hiper_jax.networks import assemble
 from hiper_jax.networks.agent import load_agent, save_agent
 
 
@@ -220,6 +221,23 @@ def test_eval_allocates_the_actor_and_no_optimizer(setting, whole):
     for part in (state.critic, state.reference, state.actor_opt, state.critic_opt):
         leaves = jax.tree.leaves(part)
         assert leaves and all(type(x) is jax.ShapeDtypeStruct for x in leaves)
+
+
+def test_eval_of_adapters_reads_what_they_stand_on(setting, tmp_path):
+    config = dataclasses.replace(setting, lora_rank=2)
+    agent, actor, critic = setup.load_for(config.model, config)
+    functions = setup.build(config, agent)
+    key = jax.random.key_data(jax.random.key(1))
+    state = functions.init_state(actor, critic, key)
+    state = state.replace(actor=jax.tree.map(lambda leaf: leaf + 0.01, state.actor))
+    workdir.save(tmp_path, 1, state)
+    _, found = newest(tmp_path, config)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        assemble.policy(agent, found),
+        assemble.policy(agent, state),
+    )
+    assert type(jax.tree.leaves(found.actor_opt)[0]) is jax.ShapeDtypeStruct
 
 
 def test_a_run_is_not_overwritten(setting, whole):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 
 
+@jax.named_scope("draw")
 def draw(
     logits: Array, step: Array, keys: Array, temperature: Array
 ) -> tuple[Array, Array]:
