@@ -306,7 +306,7 @@ def estimator(settings: GaeToken | GaeBilevel | VettaSettings) -> Estimator:
         token_advantage, carries = on_responses(batch, advantage)
         reads = jnp.broadcast_to(carries[..., None], values.shape)
         if two_heads:  # The turn's head is trained where it is read.
-            first = jnp.arange(carries.shape[1]) == 0
+            first = jnp.arange(carries.shape[1])[None] == 0
             reads = reads.at[..., 0].set(carries & first)
         count = jnp.maximum(mask.sum(axis=-1), 1)
         mean = jnp.where(mask, raw, 0).sum(axis=-1) / count
@@ -350,6 +350,5 @@ def _assign(batch, values, mask, terms, settings) -> tuple[Array, Array]:
         return advantage, return_[..., None]
     both: Callable = functools.partial(vetta, alpha=settings.alpha, **levels)
     out = jax.vmap(both)(*turns, values[:, :, 0, 0], values[..., 1])
-    R = mask.shape[-1]
-    first = jnp.where(jnp.arange(R) == 0, out.return_turn[..., None], 0)
+    first = jnp.zeros_like(out.return_token).at[..., 0].set(out.return_turn)
     return out.advantage, jnp.stack([first, out.return_token], axis=-1)
