@@ -50,10 +50,27 @@ def mutated(module: types.ModuleType, old: str, new: str) -> types.ModuleType:
     """A copy of a module with one line wrong: what a test must notice."""
     source = pathlib.Path(module.__file__).read_text()
     assert source.count(old) == 1, f"{old!r} occurs {source.count(old)} times"
+    return _copied(module, old, new)
+
+
+def _copied(module: types.ModuleType, old: str = "", new: str = "") -> types.ModuleType:
+    source = pathlib.Path(module.__file__).read_text()
     copy = types.ModuleType(module.__name__ + "_mutated")
     copy.__file__ = module.__file__
     sys.modules[copy.__name__] = copy
-    exec(compile(source.replace(old, new), copy.__name__, "exec"), copy.__dict__)
+    source = source.replace(old, new) if old else source
+    exec(compile(source, copy.__name__, "exec"), copy.__dict__)
+    return copy
+
+
+def mutated_below(
+    module: types.ModuleType, below: types.ModuleType, old: str, new: str
+) -> types.ModuleType:
+    """A copy of a module that stands on another one with one line wrong."""
+    wrong, copy = mutated(below, old, new), _copied(module)
+    for name, value in vars(below).items():
+        if callable(value) and vars(copy).get(name) is value:
+            setattr(copy, name, vars(wrong)[name])
     return copy
 
 

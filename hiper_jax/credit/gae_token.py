@@ -65,8 +65,9 @@ def gae_token(
 
     Source: arXiv 1707.06347 as run by verl-agent.
     """
-    mask, value, score = _checked("gae_token", mask, value, score=score)
-    return _inside_turns(score, mask, value, gamma, lambda_)
+    mask, value, score, kind = _checked("gae_token", mask, value, score=score)
+    advantage, return_ = _inside_turns(score, mask, value, gamma, lambda_)
+    return advantage.astype(kind), return_.astype(kind)
 
 
 def gae_bilevel(
@@ -117,14 +118,15 @@ def gae_bilevel(
         raise ValueError(
             f'last_token must be "added" or "return", but it is {last_token!r}.'
         )
-    mask, value, reward = _checked("gae_bilevel", mask, value, reward=reward)
+    mask, value, reward, kind = _checked("gae_bilevel", mask, value, reward=reward)
     mask &= jnp.asarray(valid).astype(bool)[:, None]
     turn, return_ = gae(
         reward, terminated, valid, value[:, 0], gamma=gamma, lambda_=lambda_turn
     )
     real = jnp.where(jnp.asarray(valid).astype(bool), reward, 0)
     end = real + turn if last_token == "added" else return_
-    return _inside_turns(end, mask, value, gamma_token, lambda_token)
+    advantage, return_ = _inside_turns(end, mask, value, gamma_token, lambda_token)
+    return advantage.astype(kind), return_.astype(kind)
 
 
 def vetta(
@@ -170,7 +172,7 @@ def vetta(
 
     Source: arXiv 2610.08402, equations 3 to 7.
     """
-    mask, value, reward = _checked("vetta", mask, value_token, reward=reward)
+    mask, value, reward, kind = _checked("vetta", mask, value_token, reward=reward)
     turn, return_turn = gae(
         reward, terminated, valid, value_turn, gamma=gamma, lambda_=lambda_turn
     )
@@ -188,11 +190,13 @@ def vetta(
     count = jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
     residual = token - token.sum(axis=1, keepdims=True) / count
     advantage = jnp.where(mask, turn[:, None] + alpha * residual, 0)
-    return Vetta(advantage, return_turn, jnp.where(mask, token + value, 0))
+    out = advantage, return_turn, jnp.where(mask, token + value, 0)
+    return Vetta(*(field.astype(kind) for field in out))
 
 
 def _checked(function: str, mask: Array, value: Array, **turn: Array):
-    """Mask [T, R] bool, value [T, R] and one array [T], floats in no less than f32."""
+    """Mask [T, R] bool, value [T, R] and one array [T], both in no less than float32,
+    and the type that the result has."""
     mask, value = jnp.asarray(mask).astype(bool), jnp.asarray(value)
     ((name, given),) = turn.items()
     given = jnp.asarray(given)
@@ -204,8 +208,8 @@ def _checked(function: str, mask: Array, value: Array, **turn: Array):
         )
     if 0 in mask.shape:
         raise ValueError(f"{function} needs a turn, but [T, R] is {list(mask.shape)}.")
-    kind = at_least_float32(value, given)
-    return mask, jnp.where(mask, value, 0).astype(kind), given.astype(kind)
+    wide, kind = at_least_float32(value, given), jnp.result_type(value, given, 0.0)
+    return mask, jnp.where(mask, value, 0).astype(wide), given.astype(wide), kind
 
 
 def _last(mask: Array) -> Array:
@@ -306,7 +310,7 @@ def estimator(settings: GaeToken | GaeBilevel | VettaSettings) -> Estimator:
         token_advantage, carries = on_responses(batch, advantage)
         reads = jnp.broadcast_to(carries[..., None], values.shape)
         if two_heads:  # The turn's head is trained where it is read.
-            first = jnp.arange(carries.shape[1]) == 0
+            first = jnp.arange(carries.shape[1])[None] == 0
             reads = reads.at[..., 0].set(carries & first)
         count = jnp.maximum(mask.sum(axis=-1), 1)
         mean = jnp.where(mask, raw, 0).sum(axis=-1) / count
@@ -351,6 +355,5 @@ def _assign(batch, values, mask, terms, settings) -> tuple[Array, Array]:
         return advantage, return_[..., None]
     both: Callable = functools.partial(vetta, alpha=settings.alpha, **levels)
     out = jax.vmap(both)(*turns, values[:, :, 0, 0], values[..., 1])
-    R = mask.shape[-1]
-    first = jnp.where(jnp.arange(R) == 0, out.return_turn[..., None], 0)
+    first = jnp.zeros_like(out.return_token).at[..., 0].set(out.return_turn)
     return out.advantage, jnp.stack([first, out.return_token], axis=-1)

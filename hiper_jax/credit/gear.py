@@ -94,7 +94,7 @@ def gear(
     spike = mask & (d > masked_quantile(d, mask, spike_quantile))
     ends = mask & (entropy > masked_quantile(entropy, mask, entropy_quantile))
 
-    place = jnp.arange(mask.shape[-1])
+    place = jnp.broadcast_to(jnp.arange(mask.shape[-1]), mask.shape)
     opened = lax.cummax(jnp.where(spike, place, -1), axis=mask.ndim - 1)
     ended = lax.cummax(jnp.where(ends, place, -1), axis=mask.ndim - 1)
     before = jnp.roll(ended, 1, axis=-1).at[..., 0].set(-1)

@@ -189,7 +189,7 @@ def reinforce_pp(
                 "say how many a response has, `width`."
             )
         return whiten(score, real, weight=tokens).astype(dtype)
-    to_last = tokens[..., None] - 1 - jnp.arange(width)
+    to_last = tokens[..., None] - 1 - jnp.arange(width)[None, None]
     mask = real[..., None] & (to_last >= 0)
     value = score[..., None] * gamma ** jnp.maximum(to_last, 0).astype(score.dtype)
     return whiten(value, mask).astype(dtype)

@@ -126,6 +126,6 @@ def early_to_switch(batch: Batch) -> tuple[Array, Array, Array]:
     Returns:
       [N, R] bool each.
     """
-    place = jnp.arange(batch.action_mask.shape[1])
+    place = jnp.arange(batch.action_mask.shape[1])[None]
     early = batch.action_mask & (place < batch.value_low_at[:, None])
     return batch.action_mask & ~early, batch.subgoal_mask, batch.switch_mask | early
