@@ -51,8 +51,7 @@ class Eval:
     run: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Folder of a run (its newest checkpoint or its model), or of weights."""
     split: str = ""
-    """train, valid_seen or valid_unseen; of a shop train or valid. Empty: valid_unseen
-    or valid."""
+    """Of the world's games; empty: the first that its runs are examined on."""
     episodes: Whole = 0
     """Games; 0 plays all of the split."""
     temperature: NotNegative = 0.4
@@ -77,10 +76,9 @@ class Play:
     """A person plays a game in the terminal."""
 
     game: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(metavar="GAME")]
-    """What some world takes for a game: a game.tw-pddl file or a folder with some, a
-    shop's folder; or a world."""
+    """A file, a folder or a text that some world takes for a game; or a world."""
     goal: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="GOAL")] = ""
-    """Of a shop, or a task of a world; empty: the first for validation."""
+    """Which of the tasks, where there are several; empty: the first for validation."""
 
     def __post_init__(self):
         check_fields(self)

@@ -33,7 +33,15 @@ def games_folder(
 
 
 def manifest(world: WorldSettings, split: str) -> Tasks:
-    """The games of a split, in a fixed order, with their hash."""
+    """The games of a split, in a fixed order, with their hash.
+
+    Raises:
+      ValueError: the world has no such split.
+    """
+    splits = world_of(world).splits
+    known = (splits.train, *splits.panels)
+    if split not in known:
+        raise ValueError(f"Unknown split {split!r}: give one of {', '.join(known)}.")
     return world_of(world).tasks(world, split)
 
 

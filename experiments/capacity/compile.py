@@ -27,7 +27,7 @@ GIB = planning.GIB
 
 @dataclasses.dataclass(frozen=True)
 class Compile:
-    """Compiles the published ALFWorld run's programs ahead of time."""
+    """Compiles the published run's programs ahead of time."""
 
     model: Name
     """A published model, such as qwen2.5-7b, or a folder with a config.json."""

@@ -138,6 +138,8 @@ def turned(text: str) -> Iterator[str]:
 def _closed(board: Board) -> bool:
     """Whether walls surround the player and all that can be moved."""
     rim = _rim(board)
+    if board.player in rim:
+        return False
     inside = reachable(board._replace(boxes=frozenset(), walls=board.walls | rim))
     touched = {cell + board.offset(d) for cell in inside for d in DIRECTIONS}
     return (

@@ -1,0 +1,54 @@
+"""Runs of two iterations by a tiny agent, in whichever world."""
+
+import json
+import pathlib
+
+import small
+
+from hiper_jax import workdir
+from hiper_jax.act.envs.world import WorldSettings
+from hiper_jax.act.episode import Episode
+from hiper_jax.experiments import config as configs
+from hiper_jax.experiments.train import train
+from hiper_jax.networks.agent import save_agent
+
+
+def saved(folder: pathlib.Path) -> pathlib.Path:
+    """Writes the tiny agent with its tokenizer into a folder; returns the model's."""
+    agent, actor, critic = small.agent()
+    source = folder / "tokenizer"
+    source.mkdir()
+    text = agent.codec.tokenizer.backend_tokenizer.to_str()
+    (source / "tokenizer.json").write_text(text)
+    names = {"eos_token": "<|im_end|>", "pad_token": "<|pad|>"}
+    (source / "tokenizer_config.json").write_text(json.dumps(names))
+    save_agent(folder / "model", agent, actor, critic, tokenizer=source)
+    return folder / "model"
+
+
+def trained_twice(folder: pathlib.Path, world: WorldSettings) -> pathlib.Path:
+    """Two iterations of a tiny agent in a world; returns the run's folder."""
+    settings = configs.Train(
+        model=str(saved(folder)),
+        world=world,
+        reading=configs.Reading(max_prompt=220, max_response=12),
+        learn=configs.Learn(minibatch=8, chunk=4),
+        num_updates=2,
+        episodes=4,
+        slots=4,
+        eval_episodes=4,
+        out=str(folder / "run"),
+    )
+    return train(settings, "test")
+
+
+def check_run(run: pathlib.Path, split: str = "valid_unseen") -> list[Episode]:
+    """What two iterations leave behind; returns the episodes of the last."""
+    lines = workdir.read_lines(run / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [1, 2]
+    assert not any("not_finite" in line for line in lines)
+    for tag in ("before", "after"):
+        record = json.loads((run / "eval" / f"{tag}-{split}.json").read_text())
+        assert len(record["episodes"]) == 4
+    assert "<html" in (run / "report.html").read_text()
+    return list(workdir.read_episodes(run / "episodes" / "000002.jsonl.gz"))
