@@ -156,7 +156,8 @@ def test_sums_are_no_less_than_float32():
     ones, nothing = jnp.ones(200, bool), jnp.zeros(200, jnp.bfloat16)
     reward = jnp.full(200, 0.1, jnp.bfloat16)
     arrays = reward, ones & False, ones, jnp.arange(200) % 10 == 0
-    out = hae_function(*arrays, nothing, nothing, nothing, lambda_boundary=1.0)
+    rates = {"lambda_segment": 1.0, "lambda_boundary": 1.0}
+    out = hae_function(*arrays, nothing, nothing, nothing, **rates)
     wanted = 200 * float(reward[0])
     for total in (out.return_low[0], credit.gae(*arrays[:3], nothing)[1][0]):
         assert total.dtype == jnp.bfloat16
