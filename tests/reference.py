@@ -141,9 +141,10 @@ def hae(
     lambda_turn,
     lambda_segment,
     bootstrap,
+    lambda_boundary=0.0,
     value_next=0.0,
 ):
-    """Segment by segment, every quantity from its own definition."""
+    """Segment by segment from the last, every quantity from its own definition."""
     T = len(reward)
     out = {
         f"{kind}_{name}": [0.0] * T
@@ -151,16 +152,17 @@ def hae(
         for name in ("low", "high", "switch")
     }
     parts = segments(switch, T)
-    for k, (s, e) in enumerate(parts):
-        follows = high[parts[k + 1][0]] if k + 1 < len(parts) else None
-        if follows is not None:
-            end_low = end_high = follows
+    trail = 0.0  # A_high of the segment that follows
+    for k, (s, e) in reversed(list(enumerate(parts))):
+        if k + 1 < len(parts):
+            end_plan = high[parts[k + 1][0]]
+            end_low = end_switch = end_plan + lambda_boundary * trail
         elif bootstrap == "same_state":
-            end_low, end_high = low[e], high[s]
+            end_low, end_switch, end_plan = low[e], high[s], high[s]
         elif bootstrap == "next_state":
-            end_low = end_high = value_next
+            end_low = end_switch = end_plan = value_next
         else:
-            end_low = end_high = 0.0
+            end_low = end_switch = end_plan = 0.0
         inside = slice(s, e + 1)
         advantage = gae(
             reward[inside],
@@ -177,13 +179,11 @@ def hae(
             for u in range(t, e + 1):
                 total += weight * reward[u]
                 weight *= gamma * (not terminated[u])
-            out["return_switch"][t] = total + weight * end_high
+            out["return_switch"][t] = total + weight * end_switch
             out["advantage_switch"][t] = out["return_switch"][t] - value_switch[t]
-    trail = 0.0
-    for s, e in reversed(parts):
-        weight = math.prod(gamma * (not terminated[t]) for t in range(s, e + 1))
-        delta = out["return_switch"][s] - high[s]
-        trail = delta + weight * lambda_segment * trail
+            if t == s:
+                delta = total + weight * end_plan - high[s]
+                trail = delta + weight * lambda_segment * trail
         out["advantage_high"][s] = trail
         out["return_high"][s] = trail + high[s]
     return out

@@ -110,5 +110,7 @@ def test_bad_input_is_named():
     arrays = trajectories()
     with pytest.raises(ValueError, match="vmap gae over the batch"):
         gae(*arrays)
+    with pytest.raises(ValueError, match="gae needs a turn, but T is 0"):
+        gae(*(a[0, :0] for a in arrays))
     with pytest.raises(ValueError, match="value_next must be"):
         gae(*(a[0] for a in arrays), bootstrap="next_state", value_next=np.zeros(3))

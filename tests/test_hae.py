@@ -40,14 +40,14 @@ def trajectories(seed, B=6, T=9, terminate=True):
     return reward, terminated, valid, switch, low, high, switch_value
 
 
-def check_against_twin(function, bootstrap, seed=0):
+def check_against_twin(function, bootstrap, seed=0, **more):
     """Fails unless `function` is HAE."""
     arrays = trajectories(seed)
     value_next = np.linspace(-1, 1, len(arrays[0])).astype(np.float32)
     out = jax.jit(
         jax.vmap(
             lambda *a: function(
-                *a[:7], bootstrap=bootstrap, value_next=a[7], **SETTINGS
+                *a[:7], bootstrap=bootstrap, value_next=a[7], **SETTINGS, **more
             )
         )
     )(*arrays, value_next)
@@ -64,6 +64,7 @@ def check_against_twin(function, bootstrap, seed=0):
             bootstrap=bootstrap,
             value_next=float(value_next[b]),
             **SETTINGS,
+            **more,
         )
         for name, values in wanted.items():
             got = np.asarray(getattr(out, name)[b])
@@ -99,6 +100,70 @@ def test_two_segments_by_hand():
 @pytest.mark.parametrize("bootstrap", ["none", "same_state", "next_state"])
 def test_agrees_with_slow_twin(bootstrap):
     check_against_twin(hae_function, bootstrap)
+    check_against_twin(hae_function, bootstrap, lambda_boundary=0.6)
+
+
+def test_boundary_trace_by_hand():
+    """The two segments above, X = 4 at the second and V_high = 6 there."""
+    arrays = {
+        "reward": jnp.array([1.0, 2.0, 4.0, 9.0]),
+        "terminated": jnp.array([False, False, True, False]),
+        "valid": jnp.array([True, True, True, False]),
+        "switch": jnp.array([False, False, True, True]),
+        "value_low": jnp.array([1.0, 3.0, 5.0, 7.0]),
+        "value_high": jnp.array([2.0, 0.0, 6.0, 7.0]),
+        "value_switch": jnp.array([1.0, 1.0, 1.0, 7.0]),
+    }
+    rates = {"gamma": 0.5, "lambda_turn": 0.5, "lambda_segment": 0.5}
+    out = hae_function(**arrays, **rates, lambda_boundary=1.0)
+    # Turn 1 hands over to X = 4: 2 + 2 − 3 = 1. Turn 0: 1 + 1.5 − 1 + 0.25 · 1.
+    np.testing.assert_allclose(out.advantage_low, [1.75, 1, -1, 0])
+    np.testing.assert_allclose(out.return_switch, [3, 4, 4, 0])
+    plain = hae_function(**arrays, **rates)
+    np.testing.assert_array_equal(out.advantage_high, plain.advantage_high)
+    half = hae_function(**arrays, **rates, lambda_boundary=0.5)
+    np.testing.assert_allclose(
+        half.advantage_low, (out.advantage_low + plain.advantage_low) / 2
+    )
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("lambda_boundary * across", "across"),
+        ("jnp.roll(planned, -1) - high_after)", "jnp.roll(planned, -1))"),
+        ("(a, b + crosses) for a, b", "(a, b - crosses) for a, b"),
+    ],
+)
+def test_seeded_faults_of_the_boundary_are_caught(old, new):
+    wrong = mutated(hae_module, old, new).hae
+    with pytest.raises(AssertionError, match="."):
+        check_against_twin(wrong, "same_state", lambda_boundary=0.6)
+
+
+def test_with_every_trace_at_one_nothing_bootstraps_inside_a_record():
+    """λ all 1: every return is the Monte-Carlo return, wherever segments begin."""
+    arrays = [a[0] for a in trajectories(3, terminate=False)]
+    out = hae_function(
+        *arrays, gamma=0.9, lambda_turn=1.0, lambda_segment=1.0, lambda_boundary=1.0
+    )
+    reward = arrays[0].astype(float)
+    to_go = [sum(0.9**j * r for j, r in enumerate(reward[t:])) for t in range(9)]
+    np.testing.assert_allclose(out.return_low, to_go, **CLOSE)
+    np.testing.assert_allclose(out.return_switch, to_go, **CLOSE)
+
+
+def test_sums_are_no_less_than_float32():
+    """200 turns of 0.1: in bfloat16 the sum would stop at 16."""
+    ones, nothing = jnp.ones(200, bool), jnp.zeros(200, jnp.bfloat16)
+    reward = jnp.full(200, 0.1, jnp.bfloat16)
+    arrays = reward, ones & False, ones, jnp.arange(200) % 10 == 0
+    rates = {"lambda_segment": 1.0, "lambda_boundary": 1.0}
+    out = hae_function(*arrays, nothing, nothing, nothing, **rates)
+    wanted = 200 * float(reward[0])
+    for total in (out.return_low[0], credit.gae(*arrays[:3], nothing)[1][0]):
+        assert total.dtype == jnp.bfloat16
+        np.testing.assert_allclose(float(total), wanted, rtol=2**-8)
 
 
 @pytest.mark.parametrize(
@@ -510,5 +575,7 @@ def test_bad_input_is_named():
         hae_function(*one, bootstrap="next_state")
     with pytest.raises(ValueError, match="bootstrap must be"):
         hae_function(*one, bootstrap="both")
+    with pytest.raises(ValueError, match="hae needs a turn, but T is 0"):
+        hae_function(*(a[:0] for a in one))
     with pytest.raises(ValueError, match="implementation must be"):
         segmented_scan.reverse_affine_scan(one[0], one[0], implementation="fast")

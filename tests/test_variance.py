@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from reference import mutated, switch_gap
 
-from hiper_jax.experiments.variance import estimates, tabular, variance
+from hiper_jax.experiments.variance import boundary, estimates, tabular, variance
 
 T = 3
 
@@ -116,3 +116,27 @@ def test_sampling_agrees_with_the_exact_occupation():
     where = paths.state[:, 3] * 2 + paths.subgoal[:, 3]
     frequency = jnp.bincount(where, length=6) / 4_000
     np.testing.assert_allclose(frequency, values.occupied[3].reshape(-1), atol=0.03)
+
+
+def test_a_trace_across_boundaries_stays_unbiased_and_repairs_a_lagging_critic():
+    exact = [boundary.exact(b) for b in (0.0, 0.6, 1.0)]
+    assert max(e["bias"] for e in exact) < 1e-14
+    assert exact[0]["variance"] < exact[1]["variance"] < exact[2]["variance"]
+    assert exact[2]["variance"] < 1.1 * exact[0]["variance"]
+    lagging = [boundary.exact(b, learnt=0.5)["bias"] for b in (0.0, 0.6, 1.0)]
+    assert lagging[0] > 0.1 * exact[0]["truth"]
+    np.testing.assert_allclose(lagging[1], 0.4 * lagging[0], rtol=1e-6)
+    assert lagging[2] < 1e-14
+
+
+def test_a_wrong_boundary_trace_fails(monkeypatch):
+    wrong = mutated(
+        sys.modules["hiper_jax.credit.hae"],
+        "lambda_boundary * across * (jnp.roll(planned, -1)",
+        "lambda_boundary * across * (planned",
+    )
+    monkeypatch.setattr(variance, "hae", wrong.hae)
+    boundary._exact.clear_cache()
+    errors = boundary.exact(0.6)
+    boundary._exact.clear_cache()
+    assert errors["bias"] > 1e-3

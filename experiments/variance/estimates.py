@@ -22,6 +22,7 @@ def advantages(
     *,
     lambda_: float,
     lambda_segment: float,
+    lambda_boundary: float = 0.0,
 ) -> dict[str, tuple[Array, Array, Array]]:
     """Credit of the three decisions of every turn, [M, T] each, per estimator.
 
@@ -47,6 +48,7 @@ def advantages(
             gamma=process.gamma,
             lambda_turn=lambda_,
             lambda_segment=lambda_segment,
+            lambda_boundary=lambda_boundary,
         )
     )(reward, done, real, paths.switch, low, high, waits)
     by_turn, _ = jax.vmap(lambda *a: gae(*a, gamma=process.gamma, lambda_=lambda_))(

@@ -15,7 +15,6 @@ from hiper_jax.credit.common.groups import (
     pair_ids,
     relative,
     returns_to_go,
-    statistics,
     turn_scores,
     whole_batch,
 )
@@ -168,10 +167,6 @@ def hgpo(
             lone="nothing",
             epsilon=epsilon,
         )
-        # The order of a sum must not decide what is exactly 0.
-        _, mean, deviation = statistics(step, ids, valid)
-        differs = jnp.abs(step - mean) > 1e-6 * (jnp.abs(mean) + deviation)
-        value = jnp.where(differs, value, 0)
         total, weights = add(level, value, total, weights)
     return jnp.where(valid, total / (weights + epsilon), 0).astype(dtype)
 

@@ -133,6 +133,8 @@ def relative(
 ) -> Array:
     """Each entry against its group: x − μ, divided by σ + ε with `std`.
 
+    What differs from μ by rounding only is exactly 0.
+
     Args:
       x: [...].
       ids: [...] int.
@@ -147,12 +149,15 @@ def relative(
       [...], also for entries that are not counted; 0 where the id is below zero.
     """
     count, mean, deviation = statistics(x, ids, counted, population=population)
+    # Rounding, which depends on the order of a sum, must not be divided by ε.
+    rounding = 8 * jnp.finfo(x.dtype).eps * (jnp.abs(mean) + deviation)
     if lone == "itself":
         alone = count == 1
         mean, deviation = jnp.where(alone, 0, mean), jnp.where(alone, 1, deviation)
     elif lone != "nothing":
         raise ValueError(f'lone must be "itself" or "nothing", but it is {lone!r}.')
     centred = x - mean
+    centred = jnp.where(jnp.abs(centred) > rounding, centred, 0)
     scaled = centred / (deviation + epsilon) if std else centred
     keep = (ids >= 0) & ((count > 1) | (lone == "itself"))
     return jnp.where(keep, scaled, 0)
