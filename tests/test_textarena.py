@@ -59,9 +59,10 @@ def test_a_second_wrong_move_ends_the_game_without_a_win():
 def test_part_of_the_reward_is_paid_if_asked_for_and_turns_are_limited():
     for partial in (False, True):
         env = TextArena(GUESS, partial=partial, options={"max_turns": 2})
-        env.reset(f"{GUESS} 2")
-        env.step("[1]")
-        seen, reward, terminated, _, info = env.step("[2]")
+        env.reset(f"{GUESS} 4")
+        for guess in ("[1]", "[2]"):
+            assert not env.step(guess)[2]
+        seen, reward, terminated, _, info = env.step("[3]")
         assert terminated and not info["won"] and "turn limit" in seen
         assert 0 < info["task_score"] < 1
         assert reward == (info["task_score"] if partial else 0.0)

@@ -172,7 +172,7 @@ class GymnasiumText:
     def _played(self, action: str) -> int | str | None:
         """What the environment is given: actions arrive in lower case."""
         if self._first is None:
-            spelled = {name.lower(): name for name in self._now}
+            spelled = {name.lower(): name for name in (*self._names, *self._now)}
             return spelled.get(action.lower(), action)
         numbers = {name.lower(): i for i, name in enumerate(self._names, self._first)}
         return numbers.get(action.lower())
@@ -201,8 +201,9 @@ def _names(env: Any, actions: Sequence[str] | None) -> tuple[list[str], int | No
     """The actions in words, and the number of the first; None: it takes the words."""
     from gymnasium import spaces
 
-    if actions is None and hasattr(env.unwrapped, "get_action_meanings"):
-        actions = env.unwrapped.get_action_meanings()
+    meanings = getattr(env.unwrapped, "get_action_meanings", None)
+    if actions is None and meanings is not None:
+        actions = meanings()
     space = env.action_space
     if isinstance(space, spaces.Text):
         return list(actions or [ANY_TEXT]), None
