@@ -88,7 +88,7 @@ def test_no_file_but_the_one_mapping_knows_a_world_by_name():
     assert number > 80
     mapping = knowing.pop("hiper_jax/act/envs/world.py")
     assert knowing == {}
-    assert len(mapping) == 3 * len(WORLDS) + 1  # name, folder, its file; the default
+    assert len(mapping) == 2 * len(WORLDS) + 1  # name and folder of each; the default
 
 
 def test_the_search_for_names_sees_them():
@@ -268,7 +268,7 @@ def test_a_world_can_be_played_by_its_name(tmp_path, monkeypatch):
     env, task = play.find(["sokoban"])
     assert env.reset(task)[1]["task"].startswith("Push")
     env, task = play.find(["####|#@ #|#$ #|#. #|####"])
-    assert env.reset(task)[1]["admissible_actions"] == ["go right", "push down"]
+    assert env.reset(task)[1]["admissible_actions"] == ["push down", "go right"]
     with pytest.raises(FileNotFoundError, match="hiper games make or hiper shop make"):
         play.find(["nowhere"])
 

@@ -265,7 +265,6 @@ def _failed(reference: str, name: str, error: Exception) -> ImportError:
 def _check_fields(world: World, reference: str) -> None:
     wanted = {
         "name": (str, "a text"),
-        "tail": (int, "a number"),
         "splits": (Splits, "a Splits"),
         "published": (Published, "a Published"),
         "lesson": (Lesson, "a Lesson"),
@@ -276,6 +275,8 @@ def _check_fields(world: World, reference: str) -> None:
     for field, (kind, words) in wanted.items():
         if not isinstance(getattr(world, field), kind):
             raise _bad_field(world, reference, field, words)
+    if not isinstance(world.tail, int) or world.tail < 0:
+        raise _bad_field(world, reference, "tail", "a number of characters")
     for field in ("tasks", "make_env", "check", "prepare", "player"):
         if not callable(getattr(world, field)):
             raise _bad_field(world, reference, field, "a function")
