@@ -339,9 +339,10 @@ def _too_much(chosen: Chosen, unknown: Sequence[str], argv: Sequence[str]) -> st
     if flags:
         hint = nearest(flags[0], flag_names(settings), only_near=True)
         return f"{path} has no {flags[0]}; {hint or f'see {path} --help'}"
-    if chosen.among is not None and chosen.among.usual:
+    group, _, member = path.rpartition(" ")
+    if chosen.among is not None and chosen.among.usual and member not in argv:
         # Where one is meant that was not named, a stray word was to name another.
-        return _not_one_of(path.rpartition(" ")[0], chosen.among, unknown[0])
+        return _not_one_of(group, chosen.among, unknown[0])
     return f"{path} takes no {_with_flag(unknown[0], argv)}; see {path} --help"
 
 
