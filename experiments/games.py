@@ -83,8 +83,9 @@ def training_games(
 
 
 def open_pool(world: WorldSettings, slots: int) -> Pool:
-    """Starts the processes that run the games."""
-    return Pool(make_env(world), slots, workers=world.workers)
+    """Starts the processes that run the games, or plays them in this one."""
+    workers = 0 if world.in_process else world.workers
+    return Pool(make_env(world), slots, workers=workers)
 
 
 def make_env(world: WorldSettings) -> MakeEnv:

@@ -115,6 +115,6 @@ def test_worker_processes_see_what_this_one_sees():
 
 
 def test_it_is_trained_in(tmp_path):
-    world = settings_for("my_arena_world:WORLD", max_turns=3, workers=1, train=8)
+    world = settings_for("my_arena_world:WORLD", max_turns=3, in_process=True, train=8)
     episodes = tiny_runs.check_run(tiny_runs.trained_twice(tmp_path, world))
     assert {e.task for e in episodes} == {"Guess the number from 1 to 20."}

@@ -257,6 +257,33 @@ def test_a_module_of_the_current_folder_is_found_and_workers_are_told(here):
         warmstart.start("mine:WORLD")
 
 
+@pytest.mark.parametrize("here", [False, True])
+def test_a_notebooks_world_is_played_in_this_process_or_refused(here):
+    """From standard input, for which there is no module to import either."""
+    example = (ROOT / "examples" / "own_world.py").read_text()
+    code = (
+        "from hiper_jax.act.envs.world import settings_for\n"
+        "from hiper_jax.experiments import games\n"
+        f"settings = settings_for('__main__:WORLD', in_process={here})\n"
+        "task = games.manifest(settings, 'train').ids[0]\n"
+        "with games.open_pool(settings, 2) as pool:\n"
+        "    print(pool.reset([0], [task])[0][0])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=example + code,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if here:
+        assert done.stdout == "I think of a number from 1 to 9.\n", done.stderr
+    else:
+        said = done.stderr.splitlines()[-1]
+        assert said.startswith("ValueError: make_env is defined in a notebook")
+        assert "world.in_process" in said
+
+
 def test_equal_tasks_have_equal_hashes():
     assert named_tasks("ab") == named_tasks(["a", "b"])
     assert named_tasks("ab").hash != named_tasks("ba").hash

@@ -4,7 +4,7 @@ An environment plays one task at a time. `reset(task)` starts the named task and
 its first observation; `step(action)` plays one action. The two ways to stop are kept
 apart, as in Gymnasium:
 
-    terminated   the task itself ended (it was won); no value follows this state
+    terminated   the task itself ended, won or lost; no value follows this state
     truncated    the turn limit was reached first; the state still has a value
 
 `info` is a dict with at least the keys
@@ -36,7 +36,15 @@ class Env(Protocol):
         ...
 
     def step(self, action: str) -> Step:
-        """Plays `action`; gives observation, reward, terminated, truncated, info."""
+        """Plays an action.
+
+        Args:
+          action: in lower case, without spaces around it; anything that a model wrote,
+            not only what is admissible.
+
+        Returns:
+          Observation, reward, terminated, truncated, info.
+        """
         ...
 
     def close(self) -> None:

@@ -18,7 +18,7 @@ from hiper_jax.act.envs import worker
 worker.main({descriptor})
 """
 WORKER = "HIPER_JAX_WORKER"  # in a worker's environment: its process id
-_HERE = "or play in this process with workers=0"
+_HERE = "or play in this process (workers=0; of a run, world.in_process)"
 
 
 class Parcel(NamedTuple):

@@ -270,7 +270,7 @@ class Pool:
         raise PoolError(
             f"worker processes cannot load the environment ({kind}: {text}): let "
             "make_env be something that a module defines, or play in this process "
-            "with workers=0."
+            "(workers=0; of a run, world.in_process)."
         )
 
     def _check_replay(self, worker, slot, observation) -> None:

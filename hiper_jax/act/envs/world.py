@@ -59,6 +59,9 @@ class WorldSettings:
     """Reward for winning; the paper's is 10."""
     workers: Count = 2
     """Processes that run games."""
+    in_process: bool = False
+    """Run games in the process that trains, without workers: for environments that a
+    notebook defines."""
 
     def __post_init__(self):
         check_fields(self)
