@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from hiper_jax.act.stack import stack as stack
     from hiper_jax.credit.common.arrays import boundaries as boundaries
     from hiper_jax.credit.common.arrays import segment_starts as segment_starts
+    from hiper_jax.credit.common.kl import kl_penalty as kl_penalty
     from hiper_jax.credit.common.masks import credit_masks as credit_masks
     from hiper_jax.credit.common.masks import to_rows as to_rows
     from hiper_jax.credit.common.masks import token_advantage as token_advantage
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from hiper_jax.credit.strata import strata as strata
     from hiper_jax.estimators import ESTIMATORS as ESTIMATORS
     from hiper_jax.estimators import find_estimator as find_estimator
+    from hiper_jax.loss import gspo_loss as gspo_loss
     from hiper_jax.loss import kl_loss as kl_loss
     from hiper_jax.loss import policy_loss as policy_loss
     from hiper_jax.loss import value_loss as value_loss
@@ -95,6 +97,7 @@ _NAMES = {
     "act.spans": ("TokenMasks", "token_masks"),
     "act.stack": ("Batch", "stack"),
     "credit.common.arrays": ("boundaries", "segment_starts"),
+    "credit.common.kl": ("kl_penalty",),
     "credit.common.masks": ("credit_masks", "to_rows", "token_advantage"),
     "credit.common.shaping": ("shape_rewards", "subgoal_changed"),
     "credit.common.standardize": ("standardize", "whiten"),
@@ -110,7 +113,7 @@ _NAMES = {
     "credit.hae_group": ("hae_group",),
     "credit.strata": ("Strata", "strata"),
     "estimators": ("ESTIMATORS", "find_estimator"),
-    "loss": ("kl_loss", "policy_loss", "value_loss"),
+    "loss": ("gspo_loss", "kl_loss", "policy_loss", "value_loss"),
     "networks.agent": ("Agent", "load_agent", "save_agent"),
     "networks.model": ("Model",),
     "networks.passes": ("make_model",),

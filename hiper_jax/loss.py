@@ -5,9 +5,13 @@ may come as [N]. Entries off the mask are never read: padding may hold anything,
 too.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+from hiper_jax.credit.common.kl import kl_estimate
 
 AGGREGATIONS = (
     "token-mean",
@@ -29,7 +33,8 @@ def aggregate(
         "token-mean"               Σ loss / number of marked tokens
         "seq-mean-token-sum"       mean over rows of Σ of the row
         "seq-mean-token-mean"      mean over rows of the row's own mean
-        "seq-mean-token-sum-norm"  Σ loss / L
+        "seq-mean-token-sum-norm"  Σ loss / L, which Dr. GRPO takes constant: the
+                                   longest response allowed, as `denominator`
 
     Args:
       loss: [N, L] loss per token.
@@ -82,7 +87,7 @@ def policy_loss(
 
         ρ = exp(log π − log π_old)                       log-ratio clamped to ±20
         ℓ = max(−A ρ, −A clip(ρ, 1 − ε_low, 1 + ε_high))
-        ℓ = min(ℓ, −c A)                                where A < 0
+        ℓ = min(ℓ, −c A)                                where A < 0, unless c = ∞
 
     Args:
       log_prob: [N, L] log-probs of the sampled tokens now, in nats.
@@ -91,7 +96,7 @@ def policy_loss(
       mask: [N, L] tokens that carry an advantage; the others are out of the mean.
       clip_low: ε_low.
       clip_high: ε_high.
-      dual_clip: c > 1, bound on the loss of a token with A < 0.
+      dual_clip: c > 1, bound on the loss of a token with A < 0; inf: none.
       aggregation: see `aggregate`.
       ratio: "token", or "sequence" for GSPO: ρ = exp(mean of the row's log-ratios),
         with the gradient of each token's own log-prob.
@@ -106,7 +111,7 @@ def policy_loss(
 
     Source: arXiv 1707.06347; dual clip arXiv 1912.09729; GSPO arXiv 2507.18071.
     """
-    if dual_clip <= 1:
+    if not dual_clip > 1:
         raise ValueError(f"dual_clip must be above 1, but it is {dual_clip}.")
     _same_shape("policy_loss", log_prob, old_log_prob, advantage, mask)
     mask = jnp.asarray(mask).astype(bool)
@@ -125,10 +130,12 @@ def policy_loss(
     plain = -advantage * rho
     clipped = -advantage * jnp.clip(rho, 1 - clip_low, 1 + clip_high)
     surrogate = jnp.maximum(plain, clipped)
-    bound = -advantage * dual_clip
-    loss = jnp.where(advantage < 0, jnp.minimum(surrogate, bound), surrogate)
-
-    bounded = (surrogate > bound) & (advantage < 0)
+    if math.isinf(dual_clip):
+        loss, bounded = surrogate, jnp.zeros_like(mask)
+    else:
+        bound = -advantage * dual_clip
+        loss = jnp.where(advantage < 0, jnp.minimum(surrogate, bound), surrogate)
+        bounded = (surrogate > bound) & (advantage < 0)
     metrics = {
         "clip_fraction": aggregate((clipped > plain).astype(loss.dtype), mask),
         "approx_kl": aggregate(approx_kl, mask),
@@ -136,6 +143,40 @@ def policy_loss(
     }
     metrics = jax.tree.map(jax.lax.stop_gradient, metrics)
     return aggregate(loss, mask, aggregation, denominator=denominator), metrics
+
+
+def gspo_loss(
+    log_prob: Array,
+    old_log_prob: Array,
+    advantage: Array,
+    mask: Array,
+    *,
+    clip_low: float = 3e-4,
+    clip_high: float = 4e-4,
+    denominator: Array | float | None = None,
+) -> tuple[Array, dict[str, Array]]:
+    """GSPO as published: one ratio per sequence, narrow clips, no dual clip.
+
+        ρ = exp(mean over the row's tokens of log π − log π_old)
+        ℓ = max(−A ρ, −A clip(ρ, 1 − ε_low, 1 + ε_high))     mean of rows of means
+
+    Arguments, results and errors are those of `policy_loss`; the aggregation is always
+    "seq-mean-token-mean", so that `denominator` counts rows.
+
+    Source: arXiv 2507.18071 and verl's code.
+    """
+    return policy_loss(
+        log_prob,
+        old_log_prob,
+        advantage,
+        mask,
+        clip_low=clip_low,
+        clip_high=clip_high,
+        dual_clip=math.inf,
+        aggregation="seq-mean-token-mean",
+        ratio="sequence",
+        denominator=denominator,
+    )
 
 
 def value_loss(
@@ -199,7 +240,8 @@ def kl_loss(
         d = log π − log π_ref
         k1: d      abs: |d|      k2: ½ d²      k3: exp(−d) + d − 1, clamped to ±10
 
-    In k3, −d is clamped to ±20 before the exponential.
+    In k3, −d is clamped to ±20 before the exponential; which to take is said at
+    `kl_estimate`.
 
     Args:
       log_prob: [N, L] log-probs of the sampled tokens now, in nats.
@@ -219,20 +261,7 @@ def kl_loss(
     """
     _same_shape("kl_loss", log_prob, ref_log_prob, mask)
     mask = jnp.asarray(mask).astype(bool)
-    d = jnp.where(mask, log_prob, 0) - jnp.where(mask, ref_log_prob, 0)
-    if estimator == "k1":
-        kl = d
-    elif estimator == "abs":
-        kl = jnp.abs(d)
-    elif estimator == "k2":
-        kl = 0.5 * d**2
-    elif estimator == "k3":
-        minus = jnp.clip(-d, -20.0, 20.0)
-        kl = jnp.clip(jnp.exp(minus) - minus - 1, -10.0, 10.0)
-    else:
-        raise ValueError(
-            f'estimator must be "k1", "abs", "k2" or "k3", but it is {estimator!r}.'
-        )
+    kl = kl_estimate(log_prob, ref_log_prob, mask, estimator=estimator)
     return aggregate(kl, mask, aggregation, denominator=denominator)
 
 

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import reference
 from absl.testing import parameterized
-from reference import golden, mutated
+from reference import golden, mutated, mutated_below
 
 from hiper_jax import loss as module
 from hiper_jax.credit import token_advantage
+from hiper_jax.credit.common import kl
+from hiper_jax.credit.common.kl import kl_penalty
 from hiper_jax.loss import (
     AGGREGATIONS,
     aggregate,
+    gspo_loss,
     kl_loss,
     policy_loss,
     value_loss,
@@ -85,21 +88,29 @@ def test_published_numbers():
 
 
 @pytest.mark.parametrize(
-    "old, new",
+    "where, old, new",
     [
-        ("surrogate = jnp.maximum(plain, clipped)", "surrogate = plain"),
-        ("1 - clip_low, 1 + clip_high)", "1 - clip_low, 1 + clip_low)"),
-        ("jnp.minimum(surrogate, bound), surrogate", "surrogate, surrogate"),
-        ("loss = jnp.maximum(plain_error, clipped_error)", "loss = plain_error"),
-        ("(clipped > plain)", "(clipped < plain)"),
-        ("kl = 0.5 * d**2", "kl = d**2"),
-        ("kl = jnp.clip(jnp.exp(minus) - minus - 1", "kl = jnp.clip(jnp.exp(-minus)"),
-        ('"seq-mean-token-sum-norm": mask.shape[1],', ""),
+        (module, "surrogate = jnp.maximum(plain, clipped)", "surrogate = plain"),
+        (module, "1 - clip_low, 1 + clip_high)", "1 - clip_low, 1 + clip_low)"),
+        (module, "jnp.minimum(surrogate, bound), surrogate", "surrogate, surrogate"),
+        (
+            module,
+            "loss = jnp.maximum(plain_error, clipped_error)",
+            "loss = plain_error",
+        ),
+        (module, "(clipped > plain)", "(clipped < plain)"),
+        (kl, "return 0.5 * d**2", "return d**2"),
+        (kl, "jnp.clip(jnp.exp(minus) - minus - 1", "jnp.clip(jnp.exp(-minus)"),
+        (module, '"seq-mean-token-sum-norm": mask.shape[1],', ""),
     ],
 )
-def test_seeded_faults_are_caught(old, new):
+def test_seeded_faults_are_caught(where, old, new):
+    if where is module:
+        wrong = mutated(module, old, new)
+    else:
+        wrong = mutated_below(module, where, old, new)
     with pytest.raises(AssertionError, match="case"):
-        check_published(mutated(module, old, new))
+        check_published(wrong)
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
@@ -141,6 +152,92 @@ def test_sequence_ratio_by_hand():
     ratio = np.sqrt(1.1 * 0.9)
     np.testing.assert_allclose(loss(new), -ratio, rtol=1e-5)
     np.testing.assert_allclose(jax.grad(loss)(new), [[-ratio / 2, -ratio / 2, 0]])
+
+
+def test_gspo_by_hand():
+    """Rows of ratio e^0.2 and e^-0.2, of two tokens and one; clips 3e-4 and 4e-4."""
+    new = jnp.array([[0.3, 0.1], [-0.2, 9.0]])
+    mask = jnp.array([[True, True], [True, False]])
+    advantage = jnp.array([[1.0, 2.0], [-3.0, 5.0]])
+    loss, metrics = gspo_loss(new, jnp.zeros((2, 2)), advantage, mask)
+    # Clipped from above, a mean of two tokens; clipped from below, no dual clip.
+    wanted = (-(1 + 2) / 2 * (1 + 4e-4) + 3 * (1 - 3e-4)) / 2
+    np.testing.assert_allclose(loss, wanted, rtol=1e-6)
+    np.testing.assert_allclose(metrics["clip_fraction"], 1.0)
+    assert metrics["dual_clip_fraction"] == 0
+    # On policy: each token's own log-prob, weighed by its row's length.
+    free = jax.grad(lambda x: gspo_loss(x, new, advantage, mask)[0])(new)
+    np.testing.assert_allclose(free, [[-1 / 4, -2 / 4], [3 / 2, 0]], rtol=1e-6)
+
+
+def test_without_the_dual_clip_a_loss_has_no_bound():
+    ratio, lost = jnp.array([[8.0]]), jnp.array([[-1.0]])
+    arrays = jnp.log(ratio), jnp.zeros((1, 1)), lost, jnp.ones((1, 1), bool)
+    np.testing.assert_allclose(policy_loss(*arrays)[0], 3.0)
+    loss, metrics = policy_loss(*arrays, dual_clip=np.inf)
+    np.testing.assert_allclose(loss, 8.0, rtol=1e-6)
+    assert metrics["dual_clip_fraction"] == 0
+    gradient = jax.grad(lambda x: policy_loss(x, *arrays[1:], dual_clip=np.inf)[0])
+    np.testing.assert_allclose(gradient(arrays[0]), [[8.0]], rtol=1e-6)
+    # An advantage of 0 times no bound must not be NaN.
+    assert policy_loss(*arrays[:2], 0 * lost, arrays[3], dual_clip=np.inf)[0] == 0
+
+
+def test_the_divisor_of_dr_grpo_does_not_depend_on_the_width():
+    new, old, advantage, mask = tokens()
+    wide = [np.pad(a, [(0, 0), (0, 3)]) for a in (new, old, advantage, mask)]
+    options = {"aggregation": "seq-mean-token-sum-norm", "denominator": 20.0}
+    narrow, _ = policy_loss(new, old, advantage, mask, **options)
+    np.testing.assert_allclose(policy_loss(*wide, **options)[0], narrow, rtol=1e-6)
+    rows = reference.policy_loss(
+        *(a.tolist() for a in (new, old, advantage, mask)), 0.2, 0.2, 3.0
+    )
+    np.testing.assert_allclose(narrow, sum(map(sum, rows)) / 20, **CLOSE)
+
+
+def test_what_each_kl_estimate_is_good_for():
+    """Two actions, enumerated: gradients of a loss, and what comes off a reward."""
+    logits, ref = jnp.array([0.4, -0.3]), jnp.log(jnp.array([0.8, 0.2]))
+
+    def policy(x):
+        return jax.nn.log_softmax(x)
+
+    def mean(estimator):
+        """Gradient of E[k] with the samples held fixed, as a loss has it."""
+        weight = jax.lax.stop_gradient(jnp.exp(policy(logits)))
+
+        def loss(x):
+            each = kl.kl_estimate(policy(x), ref, True, estimator=estimator)
+            return jnp.sum(weight * each)
+
+        return np.asarray(jax.grad(loss)(logits))
+
+    def divergence(p, q):
+        return jnp.sum(jnp.exp(p) * (p - q))
+
+    there = jax.grad(lambda x: divergence(policy(x), ref))(logits)
+    back = jax.grad(lambda x: divergence(ref, policy(x)))(logits)
+    np.testing.assert_allclose(mean("k1"), 0, atol=1e-7)
+    np.testing.assert_allclose(mean("k2"), there, rtol=1e-5)
+    np.testing.assert_allclose(mean("k3"), back, rtol=1e-5)
+    assert np.abs(mean("abs") - there).max() > 0.01
+    # Off the reward: the policy gradient of E[−k1] is that of −KL(π || π_ref).
+    k1 = kl_penalty(
+        policy(logits)[:, None], ref[:, None], jnp.ones((2, 1), bool), coef=1.0
+    )
+    p = jnp.exp(policy(logits))
+    score = jnp.eye(2) - p[None]
+    np.testing.assert_allclose((p * k1) @ score, there, rtol=1e-5)
+
+
+def test_a_kl_penalty_by_hand():
+    log_prob = jnp.array([[-1.0, -2.0, 9.0], [-1.0, -1.0, -1.0]])
+    ref = jnp.array([[-2.0, -1.5, jnp.nan], [-1.0, -1.0, -1.0]])
+    mask = jnp.array([[True, True, False], [True, True, True]])
+    got = kl_penalty(log_prob, ref, mask, coef=0.2)
+    np.testing.assert_allclose(got, [0.2 * 0.5, 0], rtol=1e-6)
+    got = kl_penalty(log_prob, ref, mask, coef=0.2, estimator="abs")
+    np.testing.assert_allclose(got, [0.2 * 1.5, 0], rtol=1e-6)
 
 
 def test_value_loss_by_hand():

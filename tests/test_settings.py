@@ -116,7 +116,9 @@ def bad_values(hint: Any) -> list:
         return ([""] if filled else []) + [3, False, None]
     assert base in (int, float), hint
     found = ["nosuch", math.nan, True, None, [1]]
-    found += [math.inf, -math.inf] + ([1.5] if base is int else [])
+    found += [-math.inf] + ([1.5] if base is int else [])
+    if all(extra.finite for extra in extras if isinstance(extra, Range)):
+        found.append(math.inf)
     for bounds in (extra for extra in extras if isinstance(extra, Range)):
         step = 1 if base is int else 1e-6
         if math.isfinite(bounds.least):

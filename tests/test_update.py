@@ -14,8 +14,11 @@ from hiper_jax.act.stack import stack
 from hiper_jax.credit import hiper
 from hiper_jax.credit.hiper import assign_credit, shaping_terms
 from hiper_jax.experiments.config import Learn
+from hiper_jax.loss import AGGREGATIONS, policy_loss
 from hiper_jax.networks import passes
 from hiper_jax.networks.model import Model
+from hiper_jax.update import objective
+from hiper_jax.update.minibatch import Totals
 from hiper_jax.update.state import Optimizers
 from hiper_jax.update.step import make_update
 
@@ -209,3 +212,73 @@ def test_a_model_function_of_the_wrong_shape_is_named():
     state = init(actor, critic, jax.random.key_data(jax.random.key(1)))
     with pytest.raises(ValueError, match="values returned shape"):
         update(state, batch_of(small.episodes()))
+
+
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_chunks_add_up_whatever_the_aggregation(aggregation, ratio):
+    """Two chunks of four rows are a minibatch of seven; one row stands in for none."""
+    rng = np.random.default_rng(0)
+    N, R = 8, 5
+    new, old, advantage, entropy, ref = rng.normal(size=(5, N, R)).astype(np.float32)
+    mask, used = rng.random((N, R)) < 0.6, np.arange(N) < 7
+    settings = dataclasses.replace(SETTINGS, aggregation=aggregation, ratio=ratio)
+    batch = batch_of(small.episodes()).replace(old_log_prob=jnp.asarray(old))
+    targets = objective.Targets(advantage, mask, ref, None, None, None, None)
+    targets = jax.tree.map(jnp.asarray, targets)
+    loss = objective.Loss(None, settings, (), 1.0, None, batch, targets)
+    totals = Totals(mask[used].sum(), used.sum(), jnp.zeros(0, int))
+
+    def share(rows):
+        rows = jnp.asarray(rows)
+        chunk = objective.Chunk(None, rows, jnp.asarray(used)[rows], totals)
+        arrays = jnp.asarray(new)[rows], jnp.asarray(entropy)[rows]
+        total, parts, _ = objective.policy_part(*arrays, loss, chunk)
+        return total, parts["loss/policy"], parts["policy/entropy"]
+
+    whole, halves = share(range(8)), [share(range(4)), share(range(4, 8))]
+    np.testing.assert_allclose(np.sum(halves, axis=0), whole, rtol=1e-5)
+    rows = used.sum()
+    alone, _ = policy_loss(
+        *(a[:rows] for a in (new, old, advantage, mask)),
+        aggregation=aggregation,
+        ratio=ratio,
+    )
+    # The update takes the mean over responses, the bare loss their sum.
+    over = rows if aggregation == "seq-mean-token-sum-norm" else 1
+    np.testing.assert_allclose(whole[1], alone / over, rtol=1e-5)
+
+
+def test_what_strays_from_the_reference_comes_off_the_reward():
+    batch = batch_of(small.episodes())
+    shape = batch.response.shape
+    ref = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    batch = jax.tree.map(jnp.asarray, batch.replace(reference_log_prob=ref))
+    settings = dataclasses.replace(SETTINGS, kl_reward_coef=0.2)
+    values = jnp.zeros((shape[0], 3))
+    with_kl = assign_credit(batch, values, settings)
+    without = assign_credit(batch, values, SETTINGS)
+    each = jnp.where(batch.response_mask, batch.old_log_prob - ref, 0).sum(axis=1)
+    wanted = jnp.where(batch.valid, -0.2 * each[batch.row], 0)
+    got = with_kl.turn["shaped_reward"] - without.turn["shaped_reward"]
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    per_episode = wanted.sum() / batch.valid.shape[0]
+    np.testing.assert_allclose(with_kl.metrics["shaping/kl"], per_episode, rtol=1e-4)
+    assert hiper.estimator(settings).reads_reference
+    assert not hiper.estimator(SETTINGS).reads_reference
+    with pytest.raises(ValueError, match="reference_log_prob"):
+        assign_credit(batch.replace(reference_log_prob=None), values, settings)
+
+
+def test_the_update_measures_the_reference_for_the_reward_alone():
+    """No KL term in the loss, but one in the reward: the pass is there, traced."""
+    settings = dataclasses.replace(SETTINGS, kl_coef=0.0, kl_reward_coef=0.2)
+    agent, actor, critic = small.agent()
+    estimator = hiper.estimator(settings)
+    init, update = make_update(
+        passes.make_model(agent), estimator, [optax.sgd(0.1)] * 2, settings, LENGTHS
+    )
+    key = jax.random.key_data(jax.random.key(0))
+    state = jax.eval_shape(lambda: init(actor, critic, key))
+    _, metrics, _ = jax.eval_shape(update, state, batch_of(small.episodes()))
+    assert "shaping/kl" in metrics and "loss/kl" not in metrics

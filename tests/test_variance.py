@@ -135,7 +135,7 @@ def test_a_wrong_boundary_trace_fails(monkeypatch):
         "lambda_boundary * across * (jnp.roll(planned, -1)",
         "lambda_boundary * across * (planned",
     )
-    monkeypatch.setattr(variance, "hae", wrong.hae)
+    monkeypatch.setattr(estimates, "hae", wrong.hae)
     boundary._exact.clear_cache()
     errors = boundary.exact(0.6)
     boundary._exact.clear_cache()

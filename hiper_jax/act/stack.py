@@ -59,6 +59,7 @@ class Batch(struct.PyTreeNode):
     flagged: Any = None  # [B, T] bool, judged neither to follow it nor to advance
     teacher_log_prob: Any = None  # [N, R] float32, nats, with privileged prompts
     entropy: Any = None  # [N, R] float32, nats, of the policy before each token
+    reference_log_prob: Any = None  # [N, R] float32, nats, of the frozen reference
 
 
 def stack(

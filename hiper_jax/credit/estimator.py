@@ -46,6 +46,8 @@ class Estimator(NamedTuple):
     read_at: Callable[[Batch], Array | None]
     # (batch, values [N, H]) -> Credit; values are [N, 0] without heads.
     assign: Callable[[Batch, Array], Credit]
+    # Whether `assign` reads `batch.reference_log_prob`, which the update then measures.
+    reads_reference: bool = False
 
 
 def read_nothing(batch: Batch) -> Array:
@@ -82,7 +84,7 @@ def critic_free(
             metrics=shares(batch, terms) | sibling_metrics(batch),
         )
 
-    return Estimator((), read_nothing, assign)
+    return Estimator((), read_nothing, assign, settings.kl_reward_coef > 0)
 
 
 def sibling_metrics(batch: Batch) -> dict[str, Array]:

@@ -319,7 +319,7 @@ def estimator(settings: GaeToken | GaeBilevel | VettaSettings) -> Estimator:
             token_advantage, carries, place(returns), reads, turn, shares(batch, terms)
         )
 
-    return Estimator(heads, _everywhere, assign)
+    return Estimator(heads, _everywhere, assign, settings.kl_reward_coef > 0)
 
 
 def _everywhere(batch: Batch) -> None:

@@ -118,7 +118,7 @@ def estimator(settings: GaeTurn) -> Estimator:
             shares(batch, terms),
         )
 
-    return Estimator(HEADS, read_first, assign)
+    return Estimator(HEADS, read_first, assign, settings.kl_reward_coef > 0)
 
 
 def read_first(batch: Batch) -> Array:

@@ -171,4 +171,4 @@ def estimator(settings: HaeGroup) -> Estimator:
             | {"value/segments": starts},
         )
 
-    return Estimator((), read_nothing, assign)
+    return Estimator((), read_nothing, assign, settings.kl_reward_coef > 0)

@@ -47,7 +47,7 @@ def estimator(settings: Settings) -> Estimator:
     def assign(batch: Batch, values: Array) -> Credit:
         return assign_credit(batch, values, settings)
 
-    return Estimator(HEADS, read_at, assign)
+    return Estimator(HEADS, read_at, assign, settings.kl_reward_coef > 0)
 
 
 def read_at(batch: Batch) -> Array:

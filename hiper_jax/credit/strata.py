@@ -178,7 +178,7 @@ def estimator(settings: StrataSettings) -> Estimator:
             shares(batch, terms) | sibling_metrics(batch) | metrics,
         )
 
-    return Estimator((), read_nothing, assign)
+    return Estimator((), read_nothing, assign, settings.kl_reward_coef > 0)
 
 
 def _on_strategies(batch: Batch, of_strategy: Array, advantage: Array, mask: Array):

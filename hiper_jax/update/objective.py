@@ -34,8 +34,21 @@ class Settings:
     """How far the policy ratio may fall below 1 before it is clipped."""
     clip_high: NotNegative = 0.2
     """How far it may rise above 1."""
-    dual_clip: Annotated[float, Range(1, above=True)] = 3.0
-    """Bound on the loss of a token with a negative advantage, in advantages."""
+    dual_clip: Annotated[float, Range(1, above=True, finite=False)] = 3.0
+    """Bound on the loss of a token with a negative advantage, in advantages; inf:
+    none."""
+    ratio: Literal["token", "sequence"] = "token"
+    """One policy ratio per token, or per response: GSPO, whose clips are 3e-4 and 4e-4,
+    whose aggregation is `seq-mean-token-mean` and which has no dual clip."""
+    aggregation: Literal[
+        "token-mean",
+        "seq-mean-token-mean",
+        "seq-mean-token-sum",
+        "seq-mean-token-sum-norm",
+    ] = "token-mean"
+    """How a minibatch's losses per token become one: the mean over its tokens, or over
+    responses of their means, sums, or sums over the longest response allowed (which is
+    Dr. GRPO's)."""
     value_clip: Positive = 0.5
     """How far a value may move from that at collection, in units of return."""
     kl_coef: NotNegative = 0.01
@@ -120,7 +133,8 @@ def policy_part(log_prob: Array, entropy: Array, loss: Loss, chunk: Chunk):
     settings, targets, rows = loss.settings, loss.targets, chunk.rows
     expect("score", (rows.shape[0], targets.mask.shape[1]), log_prob, entropy)
     carries = targets.mask[rows] & chunk.used[:, None]
-    count = jnp.maximum(chunk.totals.tokens, 1).astype(jnp.float32)
+    count = denominator("token-mean", targets, chunk)
+    by = settings.aggregation, denominator(settings.aggregation, targets, chunk)
     old_log_prob = loss.batch.old_log_prob[rows]
     policy, ratios = policy_loss(
         log_prob,
@@ -130,7 +144,9 @@ def policy_part(log_prob: Array, entropy: Array, loss: Loss, chunk: Chunk):
         clip_low=settings.clip_low,
         clip_high=settings.clip_high,
         dual_clip=settings.dual_clip,
-        denominator=count,
+        ratio=settings.ratio,
+        aggregation=by[0],
+        denominator=by[1],
     )
     parts, total = {"loss/policy": policy}, policy
     if targets.reference is not None:
@@ -139,16 +155,28 @@ def policy_part(log_prob: Array, entropy: Array, loss: Loss, chunk: Chunk):
             targets.reference[rows],
             carries,
             estimator=settings.kl_estimator,
-            denominator=count,
+            aggregation=by[0],
+            denominator=by[1],
         )
         total += settings.kl_coef * parts["loss/kl"]
     parts["policy/entropy"] = aggregate(entropy, carries, denominator=count)
-    total -= settings.entropy_coef * parts["policy/entropy"]
+    bonus = aggregate(entropy, carries, by[0], denominator=by[1])
+    total -= settings.entropy_coef * bonus
     gap = jnp.where(carries, jnp.abs(log_prob - old_log_prob), 0.0)
     parts[MEAN_GAP] = jnp.sum(gap) / count
     share = jnp.sum(carries) / count
     parts |= {f"policy/{name}": share * x for name, x in ratios.items()}
     return total, parts, jnp.max(gap)
+
+
+def denominator(aggregation: str, targets: Targets, chunk: Chunk) -> Array:
+    """[] what a chunk's sums are divided by, so that chunks add up to the minibatch."""
+    if aggregation == "token-mean":
+        return jnp.maximum(chunk.totals.tokens, 1).astype(jnp.float32)
+    turns = jnp.maximum(chunk.totals.turns, 1).astype(jnp.float32)
+    if aggregation == "seq-mean-token-sum-norm":
+        return turns * targets.mask.shape[1]  # R, the longest response allowed
+    return turns
 
 
 def value_part(values: Array, loss: Loss, chunk: Chunk):

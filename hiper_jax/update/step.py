@@ -165,13 +165,8 @@ def measure(
 
         with jax.named_scope("values"):
             values = map_rows(values_of, rows, values)
-    with jax.named_scope("credit"):
-        credit = estimator.assign(batch, values)
-    expect("assign", (N, R), credit.advantage, credit.mask)
-    expect("assign", values.shape, credit.return_, credit.reads)
-
     reference = None
-    if settings.kl_coef:
+    if settings.kl_coef or estimator.reads_reference:
 
         def reference_of(tokens, chosen):
             log_prob, _ = model.score(
@@ -186,10 +181,15 @@ def measure(
 
         with jax.named_scope("reference"):
             reference = map_rows(reference_of, rows, jnp.zeros((N, R)))
+    known = batch.replace(reference_log_prob=reference)
+    with jax.named_scope("credit"):
+        credit = estimator.assign(known, values)
+    expect("assign", (N, R), credit.advantage, credit.mask)
+    expect("assign", values.shape, credit.return_, credit.reads)
     targets = Targets(
         credit.advantage,
         credit.mask,
-        reference,
+        reference if settings.kl_coef else None,
         read_at,
         values,
         credit.return_,

@@ -10,6 +10,7 @@ from jax import Array
 
 from hiper_jax.accept import NotNegative, Penalty, Share, check_fields
 from hiper_jax.act.stack import Batch
+from hiper_jax.credit.common.kl import kl_penalty
 from hiper_jax.credit.common.shaping import shape_rewards, subgoal_changed
 
 
@@ -21,6 +22,10 @@ class Penalties:
     """Off a turn whose response is not in good form; published 0.1 (reward 10)."""
     refused_penalty: Penalty = 0.0
     """Ours: off a turn in good form whose action the environment refuses."""
+    kl_reward_coef: NotNegative = 0.0
+    """Off a turn's reward for each nat that its response strays from the reference."""
+    kl_reward_estimator: Literal["k1", "abs", "k2", "k3"] = "k1"
+    """Which estimate of the divergence comes off; k1 is the right one here."""
 
     def __post_init__(self):
         check_fields(self)
@@ -45,10 +50,11 @@ class Shaping(Penalties):
 
 
 def penalty_terms(batch: Batch, settings: Penalties) -> dict[str, Array]:
-    """What each penalty adds to each turn, by name, [B, T]: 0 or less."""
+    """What each penalty adds to each turn, by name, [B, T]: 0 or less, but for k1."""
     # What cannot be read is penalised once, as invalid.
     welcome = batch.action_valid | ~batch.format_valid
-    return {
+    strays = {"kl": _kl_term(batch, settings)} if settings.kl_reward_coef else {}
+    return strays | {
         "invalid": _term(
             batch,
             batch.format_valid,
@@ -78,7 +84,7 @@ def shaping_terms(batch: Batch, settings: Shaping) -> dict[str, Array]:
     # `shape_rewards` keeps the published signs: below zero discourages KEEP.
     return {
         "keep": term(keep_penalty=-settings.keep_penalty),
-        "invalid": penalties["invalid"],
+        "invalid": penalties.pop("invalid"),
         "consistency": term(
             keep_consistency_penalty=-settings.keep_consistency_penalty
         ),
@@ -86,7 +92,7 @@ def shaping_terms(batch: Batch, settings: Shaping) -> dict[str, Array]:
             switch_rate_floor=settings.switch_rate_floor,
             switch_rate_floor_coef=settings.switch_rate_floor_coef,
         ),
-        "refused": penalties["refused"],
+        **penalties,
     }
 
 
@@ -99,6 +105,20 @@ def shares(batch: Batch, terms: dict[str, Array]) -> dict[str, Array]:
         "policy/switch_rate": jnp.sum(batch.said_switch & later)
         / jnp.maximum(jnp.sum(later), 1),
     }
+
+
+def _kl_term(batch: Batch, settings: Penalties) -> Array:
+    """[B, T] what straying from the reference adds to a turn's reward."""
+    if batch.reference_log_prob is None:
+        raise ValueError("a KL term in the reward needs batch.reference_log_prob")
+    strays = kl_penalty(
+        batch.old_log_prob,
+        batch.reference_log_prob,
+        batch.response_mask,
+        coef=settings.kl_reward_coef,
+        estimator=settings.kl_reward_estimator,
+    )
+    return jnp.where(batch.valid, -strays[batch.row], 0.0)
 
 
 def _term(
