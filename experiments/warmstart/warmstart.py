@@ -9,7 +9,7 @@ import pathlib
 import random
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -195,17 +195,6 @@ def warmstart(config: WarmStart) -> pathlib.Path:
         f"{codec.vocab_size} in the vocabulary; {lm.num_params(shape):,} weights"
     )
     key = jax.random.key(config.seed)
-    started = time.monotonic()
-
-    def report(step: int, metrics: dict[str, float]):
-        left = (time.monotonic() - started) / step * (config.steps - step)
-        print(
-            f"imitation {step}/{config.steps}  loss {metrics['loss']:.3f}"
-            f"  accuracy {metrics['accuracy']:.3f}"
-            f"  {metrics['tokens_per_second']:,.0f} tokens/s  {left / 60:.1f} min left",
-            flush=True,
-        )
-
     actor = imitate(
         lm.init(shape, key),
         shape,
@@ -221,7 +210,7 @@ def warmstart(config: WarmStart) -> pathlib.Path:
             max_turns=1,
         ).lengths,
         seed=config.seed,
-        report=report,
+        report=_imitation_report(config.steps),
     )
     agent, critic = first_critic(config, shape, codec, actor)
     # Whatever happens to the critic, the actor is on disk.
@@ -233,6 +222,22 @@ def warmstart(config: WarmStart) -> pathlib.Path:
     partial.rename(out)
     print(f"{out}: {(time.monotonic() - began) / 60:.1f} minutes in all")
     return out
+
+
+def _imitation_report(steps: int) -> Callable[[int, dict[str, float]], None]:
+    """What shows how imitation goes, and how long it will take."""
+    started = time.monotonic()
+
+    def report(step: int, metrics: dict[str, float]) -> None:
+        left = (time.monotonic() - started) / step * (steps - step)
+        print(
+            f"imitation {step}/{steps}  loss {metrics['loss']:.3f}"
+            f"  accuracy {metrics['accuracy']:.3f}"
+            f"  {metrics['tokens_per_second']:,.0f} tokens/s  {left / 60:.1f} min left",
+            flush=True,
+        )
+
+    return report
 
 
 def practise(config: WarmStart) -> list[Demo]:

@@ -143,18 +143,12 @@ def hae(
     )
     act = (lambda_turn * inside, reward + step * low_after - low)
     decide = (inside, reward + step * outside) if three_critics else None
-    scan = functools.partial(reverse_affine_scan, implementation=implementation)
-    if isinstance(lambda_boundary, float | int) and lambda_boundary == 0:
-        parts = (act, plan) if decide is None else (act, plan, decide)
-        advantage_low, planned, *switched = scan(*zip(*parts, strict=True))
-    else:
-        planned = scan(*plan)
-        crosses = lambda_boundary * across * (jnp.roll(planned, -1) - high_after)
-        parts = [(a, b + crosses) for a, b in filter(None, (act, decide))]
-        advantage_low, *switched = scan(*zip(*parts, strict=True))
+    advantage_low, planned, switched = _scan(
+        act, plan, decide, lambda_boundary, across, high_after, implementation
+    )
 
     zero = jnp.zeros_like(reward)
-    return_switch = switched[0] if three_critics else zero
+    return_switch = switched if three_critics else zero
     baseline = jnp.where(valid, value_switch, 0).astype(dtype) if three_critics else 0
     estimate = HAE(
         advantage_low=advantage_low,
@@ -165,3 +159,21 @@ def hae(
         return_switch=return_switch,
     )
     return HAE(*(field.astype(kind) for field in estimate))
+
+
+def _scan(act, plan, decide, lambda_boundary, across, high_after, implementation):
+    """The three recursions, each (coefficients [T], offsets [T]); the last may be None.
+
+    They share one scan, unless the trace crosses boundaries: then the planner's comes
+    first, for the others take what it says of the next segment.
+    """
+    scan = functools.partial(reverse_affine_scan, implementation=implementation)
+    if isinstance(lambda_boundary, float | int) and lambda_boundary == 0:
+        parts = (act, plan) if decide is None else (act, plan, decide)
+        advantage_low, planned, *switched = scan(*zip(*parts, strict=True))
+    else:
+        planned = scan(*plan)
+        crosses = lambda_boundary * across * (jnp.roll(planned, -1) - high_after)
+        parts = [(a, b + crosses) for a, b in filter(None, (act, decide))]
+        advantage_low, *switched = scan(*zip(*parts, strict=True))
+    return advantage_low, planned, switched[0] if switched else None
