@@ -148,7 +148,7 @@ def hae(
     )
 
     zero = jnp.zeros_like(reward)
-    return_switch = switched if three_critics else zero
+    return_switch = zero if switched is None else switched
     baseline = jnp.where(valid, value_switch, 0).astype(dtype) if three_critics else 0
     estimate = HAE(
         advantage_low=advantage_low,
