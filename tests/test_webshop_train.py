@@ -301,7 +301,7 @@ def test_the_warm_start_that_comes_with_us_fits_its_shop():
 
 
 def test_a_warm_start_for_another_world_is_refused():
-    with pytest.raises(ValueError, match="alfworld, webshop"):
+    with pytest.raises(ValueError, match="alfworld, sokoban, webshop"):
         start("chess")
 
 
@@ -404,7 +404,7 @@ def test_missing_shop_files_are_named(capsys, monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"world": {"environment": "chess"}}, "alfworld, webshop"),
+        ({"world": {"environment": "chess"}}, "alfworld, sokoban, webshop"),
         ({"world": {"shop": {"protocol": "mine"}}}, "canonical or paper"),
         (
             {"world": {"shop": {"products": 0}}},
