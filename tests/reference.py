@@ -66,7 +66,9 @@ def _copied(module: types.ModuleType, old: str = "", new: str = "") -> types.Mod
 def mutated_below(
     module: types.ModuleType, below: types.ModuleType, old: str, new: str
 ) -> types.ModuleType:
-    """A copy of a module that stands on another one with one line wrong."""
+    """A copy of a module with one line wrong, in itself or in one that it stands on."""
+    if below is module:
+        return mutated(module, old, new)
     wrong, copy = mutated(below, old, new), _copied(module)
     for name, value in vars(below).items():
         if callable(value) and vars(copy).get(name) is value:
