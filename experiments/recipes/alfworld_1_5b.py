@@ -1,7 +1,7 @@
 """The published ALFWorld run: Qwen2.5-1.5B-Instruct on ALFWorld's own games.
 
 Paper     HiPER, arXiv 2602.16165, and its scripts.
-Command   hiper train alfworld-1.5b --model FOLDER     (extra `alfworld`)
+Command   hiper train alfworld-1.5b --model FOLDER
           with ALFWorld's data where $ALFWORLD_DATA points to, and the model's folder
 Time      not run here. The authors' took 11 to 12 hours on 4 GPUs of H100 class, 337 s
           an iteration at first.

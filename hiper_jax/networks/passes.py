@@ -49,14 +49,7 @@ def score(agent: Agent) -> Callable[..., tuple[Array, Array]]:
 
     def apply(actor, tokens, start, targets, temperature):
         states = read(actor, tokens, start, targets.shape[1])
-        return lm.log_prob_and_entropy(
-            actor,
-            agent.config,
-            states,
-            targets,
-            temperature=temperature,
-            constrain=agent.on_mesh().get("constrain"),
-        )
+        return scored(agent, actor, states, targets, temperature)
 
     return apply
 
@@ -91,14 +84,7 @@ def score_and_values(
 
     def apply(actor, critic, tokens, start, targets, temperature):
         states = read(actor, tokens, start, targets.shape[1])
-        log_prob, entropy = lm.log_prob_and_entropy(
-            actor,
-            agent.config,
-            states,
-            targets,
-            temperature=temperature,
-            constrain=agent.on_mesh().get("constrain"),
-        )
+        log_prob, entropy = scored(agent, actor, states, targets, temperature)
         # The same states, through which `flows` of the gradient passes.
         still = jax.lax.stop_gradient(states)
         valued = still + flows * (states - still) if flows else still
@@ -112,6 +98,20 @@ def select(read: Array, heads: tuple[str, ...]) -> Array:
     if heads == value_heads.HEADS:
         return read
     return read[..., [value_heads.HEADS.index(name) for name in heads]]
+
+
+def scored(
+    agent: Agent, actor: Any, states: Array, targets: Array, temperature: Any
+) -> tuple[Array, Array]:
+    """Log-probs and entropies, each [C, R], of targets [C, R] read from [C, R, D]."""
+    return lm.log_prob_and_entropy(
+        actor,
+        agent.config,
+        states,
+        targets,
+        temperature=temperature,
+        constrain=agent.on_mesh().get("constrain"),
+    )
 
 
 def states_of(agent: Agent) -> Callable[..., Array]:
