@@ -2,13 +2,28 @@
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Sequence
+
+_FAKE = re.compile(r"--xla_force_host_platform_device_count=(\d+)")
+
+
+def room_for_fake_devices() -> None:
+    """Gives XLA's CPU client threads enough for fake devices; before JAX starts.
+
+    A fake device may wait in several collectives at once, a thread in each. XLA starts
+    one thread a device, and with all of them waiting the program never ends.
+    """
+    count = _FAKE.search(os.environ.get("XLA_FLAGS", ""))
+    if count:
+        os.environ.setdefault("PJRT_NPROC", str(8 * int(count[1])))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one command; exits with 0, or with one line that says what to do."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    room_for_fake_devices()
     try:
         sys.exit(_run(argv))
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ import pytest
 import hiper_jax
 from hiper_jax.experiments import commands, flags
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments.cli import main
+from hiper_jax.experiments.cli import main, room_for_fake_devices
 from hiper_jax.experiments.recipes import recipe
 from hiper_jax.experiments.settings import read_file, replaced
 
@@ -338,3 +338,21 @@ def test_a_shell_can_complete_every_word(capsys):
     said = capsys.readouterr().out
     assert not stop.value.code
     assert all(word in said for word in ("quickstart", "--world.no-generate", "import"))
+
+
+@pytest.mark.parametrize(
+    "flags, before, after",
+    [
+        ("", None, None),
+        ("--xla_force_host_platform_device_count=4", None, "32"),
+        ("--a=1 --xla_force_host_platform_device_count=8", None, "64"),
+        ("--xla_force_host_platform_device_count=8", "5", "5"),
+    ],
+)
+def test_fake_devices_get_threads_to_wait_in(flags, before, after, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    monkeypatch.setenv("PJRT_NPROC", before or "")
+    if before is None:
+        monkeypatch.delenv("PJRT_NPROC")
+    room_for_fake_devices()
+    assert os.environ.get("PJRT_NPROC") == after
