@@ -51,6 +51,17 @@ class Modules(Counter):
         return " ".join(loaded), 0.0, False, False, self._info(False)
 
 
+_LOADED = set()
+
+
+class Loading(Counter):
+    """A reset answers with how many games its process has loaded."""
+
+    def reset(self, task):
+        _LOADED.add(task)
+        return f"{len(_LOADED)} loaded", super().reset(task)[1]
+
+
 class Forgetful(Counter):
     """Not deterministic: every process tells another story."""
 

@@ -72,6 +72,24 @@ def test_results_come_in_the_order_of_the_slots():
         assert steps[0][1:4] == (0.0, False, False)
 
 
+def test_a_game_is_played_where_it_is_loaded():
+    """Every game twice, in another order, and in groups: each is loaded once."""
+    games = list("abcdefgh")
+    with Pool(pool_envs.Loading, 8, workers=2) as pool:
+        for order in (games, games[::-1], games[3:] + games[:3]):
+            slots = pool.choose_slots(range(8), order)
+            assert sorted(slots) == list(range(8))
+            loads = {obs for obs, _ in pool.reset(slots, order)}
+        assert loads == {"4 loaded"}
+        groups = ["x", "y"] * 4
+        pool.reset(pool.choose_slots(range(8), groups), groups)
+        assert {obs for obs, _ in pool.reset([0, 1], ["x", "y"])} <= {"5 loaded"}
+        # One worker full: the other loads it, too, and nobody waits for a slot.
+        (home,) = pool.choose_slots(range(8), ["x"])
+        (slot,) = pool.choose_slots([home + 1], ["x"])
+        assert pool.reset([slot], ["x"])[0][0] == "6 loaded"
+
+
 def test_answers_arrive_while_others_still_play():
     with Pool(pool_envs.Counter, 2, workers=2) as pool:
         pool.reset([0, 1], ["a", "b"])

@@ -115,10 +115,12 @@ def test_the_model_learned_something_and_can_be_loaded(setting, whole):
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(setting, whole, tmp_path):
+    """Wherever its games are played: in this process, or then in a worker."""
     folder = tmp_path / "run"
     run(setting, folder, stop_after=2)
     assert workdir.latest_step(folder) == 2
-    run(setting, folder, resume=True)
+    workers = dataclasses.replace(setting.world, in_process=False)
+    run(setting, folder, resume=True, world=workers)
     assert filecmp.cmp(whole / "metrics.jsonl", folder / "metrics.jsonl", shallow=False)
     for step in range(1, 5):
         name = f"episodes/{step:06d}.jsonl.gz"

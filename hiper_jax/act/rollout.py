@@ -22,7 +22,11 @@ from hiper_jax.act.prompt import fit_prompt, template_of
 
 
 class Environments(Protocol):
-    """What a rollout needs of a pool of environments."""
+    """What a rollout needs of a pool of environments.
+
+    One whose slots are not all alike may have `choose_slots(free, tasks)`, too, which
+    gives a slot of `free` for each task.
+    """
 
     size: int
 
@@ -109,20 +113,22 @@ def rollout(
     """
     clock = {"environment": 0.0, "generation": 0.0, "text": 0.0}
     waiting = list(range(len(games)))[::-1]
-    free = list(range(min(environments.size, len(games))))[::-1]
+    free = list(range(min(environments.size, len(games))))
+    choose_slots = getattr(environments, "choose_slots", _first_slots)
     live: dict[int, _Record] = {}
     done: dict[int, Episode] = {}
     while len(done) < len(games):
-        starts: list[tuple[int, int]] = []  # (slot, episode)
-        while free and waiting:
-            starts.append((free.pop(), waiting.pop()))
+        starts = [waiting.pop() for _ in range(min(len(free), len(waiting)))]
         if starts:
             began = time.perf_counter()
-            shown = environments.reset(
-                [slot for slot, _ in starts], [games[index] for _, index in starts]
-            )
+            tasks = [games[index] for index in starts]
+            taken = choose_slots(free, tasks)
+            shown = environments.reset(taken, tasks)
             clock["environment"] += time.perf_counter() - began
-            for (slot, index), (observation, info) in zip(starts, shown, strict=True):
+            free = [slot for slot in free if slot not in taken]
+            for slot, index, (observation, info) in zip(
+                taken, starts, shown, strict=True
+            ):
                 live[slot] = _Record(index, observation, info)
         slots = sorted(live, key=lambda slot: live[slot].index)
         began = time.perf_counter()
@@ -156,6 +162,10 @@ def rollout(
         if on_turn is not None:
             on_turn(len(done), len(games))
     return [done[index] for index in range(len(games))], clock
+
+
+def _first_slots(free: Sequence[int], tasks: Sequence[str]) -> Sequence[int]:
+    return free[: len(tasks)]
 
 
 class _Record:

@@ -72,6 +72,7 @@ class Pool:
         self._slots = [_Slot(i) for i in range(size)]
         self._here = Local(make_env) if workers == 0 else None
         self._to_play: deque[int] = deque()  # slots with a request, in this process
+        self._homes: dict[str, int] = {}  # task -> the worker that last began it
         self._workers: list[Child] = []
         if workers != 0:
             parcel = pack(make_env)
@@ -94,6 +95,25 @@ class Pool:
     def pids(self) -> list[int]:
         """Process ids of the workers."""
         return [worker.process.pid for worker in self._workers]
+
+    def choose_slots(self, free: Sequence[int], tasks: Sequence[str]) -> list[int]:
+        """A slot of `free` for each task, where its game is loaded if one can be had.
+
+        Environments keep what they have loaded for the others of their process: a task
+        goes to the worker that last began it, and equal tasks to one worker, as long as
+        that has free slots. `free` are at least as many as the tasks.
+        """
+        left, homes = list(free), dict(self._homes)
+        chosen: dict[int, int] = {}
+        known = [place for place, task in enumerate(tasks) if task in homes]
+        rest = [place for place, task in enumerate(tasks) if task not in homes]
+        for place in known + rest:
+            home = homes.get(tasks[place])
+            at_home = (slot for slot in left if self._number(slot) == home)
+            chosen[place] = slot = next(at_home, left[0])
+            homes.setdefault(tasks[place], self._number(slot))
+            left.remove(slot)
+        return [chosen[place] for place in range(len(tasks))]
 
     def reset(self, slots: Sequence[int], tasks: Sequence[str]) -> list[Reset]:
         """Starts a task in each slot; results in the order of `slots`."""
@@ -157,8 +177,11 @@ class Pool:
     def __exit__(self, *_) -> None:
         self.close()
 
+    def _number(self, slot: int) -> int:
+        return slot % max(1, len(self._workers))
+
     def _worker(self, slot: int) -> Child:
-        return self._workers[slot % len(self._workers)]
+        return self._workers[self._number(slot)]
 
     def _send(self, slots, name, arguments) -> None:
         if len(slots) != len(arguments) or len(set(slots)) != len(slots):
@@ -175,10 +198,11 @@ class Pool:
             slot.request = (name, argument)
             if name == "reset":
                 slot.task, slot.actions = argument, []
+                self._homes[argument] = self._number(index)
             if self._here is not None:
                 self._to_play.append(index)
                 continue
-            batch = batches.setdefault(index % len(self._workers), [])
+            batch = batches.setdefault(self._number(index), [])
             batch.append((index, name, argument))
         for number, batch in batches.items():
             self._post(self._workers[number], batch)

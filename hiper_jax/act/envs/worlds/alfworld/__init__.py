@@ -53,6 +53,9 @@ class AlfWorldSettings(WorldSettings):
     """Fewest and most receptacles in a made room."""
     objects: Span = (6, 9)
     """Fewest and most objects in a made room."""
+    in_process: bool = True
+    """Run games in the process that trains, without workers, which cost more than they
+    save; `engine="textworld"` is better off with `--world.no-in-process`."""
     engine: Literal["native", "textworld"] = "native"
     """What plays: our own engine, or TextWorld's, which says the same and is slower by
     far (extra `reference`)."""

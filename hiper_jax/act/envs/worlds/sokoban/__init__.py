@@ -41,6 +41,9 @@ class SokobanSettings(WorldSettings):
     data: str = ""
     """Folder with train.txt and valid_unseen.txt, a level a line, rows joined by `|`;
     empty: levels drawn for this run's settings and kept in `cache`."""
+    in_process: bool = True
+    """Run games in the process that trains, without workers, which cost more than they
+    save."""
     levels: Count = 400
     """Drawn levels to train on."""
     unseen: Count = 100
