@@ -44,7 +44,8 @@ def _run(argv: list[str]) -> int:
     early = flags.some(
         commands.Early,
         argv,
-        "--config needs a YAML or JSON file, --world.environment the name of a world",
+        "--config needs a YAML or JSON file, --world.environment the name of a world, "
+        "--estimator that of an estimator",
     )
     tree = commands.tree(early, argv)
     if not argv:

@@ -40,6 +40,8 @@ class Early:
 
     config: str = ""
     """YAML or JSON file of settings, which flags override."""
+    estimator: str = ""
+    """Which estimator: its settings are flags."""
     world: EarlyWorld = EarlyWorld()
     """Which world."""
 
@@ -253,7 +255,7 @@ def _module(name: str, kind: str) -> Callable[[], Loaded]:
 
 def _train(name: str, early: Early) -> Callable[[], Loaded]:
     def load() -> Loaded:
-        from hiper_jax.experiments.config import Train
+        from hiper_jax.experiments.config import Train, with_estimator
 
         @dataclasses.dataclass(frozen=True)
         class Asked:
@@ -268,6 +270,9 @@ def _train(name: str, early: Early) -> Callable[[], Loaded]:
 
         settings = recipes.recipe(name)
         values = read_file(early.config) if early.config else {}
+        if early.estimator:
+            settings = with_estimator(settings, early.estimator)
+            values.pop("estimator", None)  # the flag's is meant
         if early.world.environment:
             world = in_world(settings.world, early.world.environment)
             settings = dataclasses.replace(settings, world=world)

@@ -1,14 +1,18 @@
 """What a run is: frozen dataclasses that check themselves."""
 
 import dataclasses
+import functools
 import pathlib
-from typing import Literal
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from hiper_jax.accept import (
     Count,
     NotNegative,
     Positive,
     Seed,
+    SettingError,
     Share,
     Whole,
     check_fields,
@@ -21,11 +25,37 @@ from hiper_jax.act.envs.world import (
     world_of,
 )
 from hiper_jax.credit import hiper
+from hiper_jax.estimators import COMPARES_SIBLINGS, find_estimator
 from hiper_jax.update import objective
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
 WARM_START = ASSETS / load_world(DEFAULT).start
 SMOLLM2 = "models/smollm2"
+SIBLINGS = 8  # trajectories of a task, where an estimator compares them; published
+
+# All but those that are more than credit: StraTA's strategies, GEAR's teacher.
+EstimatorName = Literal[
+    "hae",
+    "hae_group",
+    "gae_turn",
+    "gae_token",
+    "gae_bilevel",
+    "vetta",
+    "grpo",
+    "drgrpo",
+    "rloo",
+    "reinforce_pp",
+    "reinforce_pp_baseline",
+    "gigpo",
+    "hgpo",
+    "g2po",
+    "graphgpo",
+    "crbc",
+]
+# What is part of a method, but not of its credit: the loss that it was published with.
+_LOSSES: Mapping[str, Mapping[str, Any]] = {
+    "drgrpo": {"aggregation": "seq-mean-token-sum-norm"}
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +103,31 @@ class Learn(objective.Settings, hiper.Settings):
     """How an update learns: the estimator's settings and the loss's."""
 
 
+@functools.cache
+def learning(estimator: str) -> type[objective.Settings]:
+    """The class of `Train.learn` for an estimator: its settings and the loss's.
+
+    Raises:
+      ValueError: no estimator has that name.
+    """
+    if estimator == "hae":
+        return Learn
+    kind, _ = find_estimator(estimator)
+    fields = {
+        name: (field.type, value)
+        for name, value in _LOSSES.get(estimator, {}).items()
+        for field in dataclasses.fields(objective.Settings)
+        if field.name == name
+    }
+    return dataclasses.make_dataclass(
+        f"Learn{kind.__name__}",
+        [(name, *rest) for name, rest in fields.items()],
+        bases=(objective.Settings, kind),
+        namespace={"__doc__": Learn.__doc__, "__module__": __name__},
+        frozen=True,
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Train:
     """One training run."""
@@ -84,7 +139,9 @@ class Train:
     """Which games are played."""
     reading: Reading = Reading()
     """How prompts are written and responses read."""
-    learn: Learn = Learn()
+    estimator: EstimatorName = "hae"
+    """How credit is assigned; its settings stand under `learn`."""
+    learn: objective.Settings = Learn()
     """How credit is assigned and what an update does with it."""
     mesh: Mesh = Mesh()
     """How devices are laid out."""
@@ -92,7 +149,7 @@ class Train:
     """Type that the networks compute in; trained weights stay float32."""
     critic: Literal["separate", "shared"] = "separate"
     """A network of its own, as published, or heads on the actor's trunk, which
-    saves about half of the memory."""
+    saves about half of the memory. An estimator that reads no values has none."""
     trunk_gradient: NotNegative = 0.1
     """Share of the value loss's gradient that reaches a shared trunk."""
     lora_rank: Whole = 0
@@ -103,6 +160,9 @@ class Train:
     """Iterations: one rollout and one update each."""
     episodes: Count = 64
     """Trajectories per iteration."""
+    samples: Whole = 0
+    """Trajectories of one task in an iteration; 0: 8 where the estimator compares
+    them, else 1."""
     slots: Count = 64
     """Environments played at once."""
     temperature: Positive = 1.0
@@ -147,6 +207,68 @@ class Train:
 
     def __post_init__(self):
         check_fields(self)
+        if not isinstance(self.learn, learning(self.estimator)):
+            raise SettingError(
+                type(self),
+                "learn",
+                f"must be settings of {self.estimator}, got a "
+                f"{type(self.learn).__name__}: change both with with_estimator",
+            )
+        if self.episodes % self.siblings:
+            raise SettingError(
+                type(self),
+                "episodes",
+                f"must be a multiple of the {self.siblings} samples of a task, got "
+                f"{self.episodes}: change it, or set samples",
+            )
+
+    @property
+    def siblings(self) -> int:
+        """Trajectories of one task in an iteration."""
+        if self.samples:
+            return self.samples
+        return SIBLINGS if self.estimator in COMPARES_SIBLINGS else 1
+
+    @property
+    def has_critic(self) -> bool:
+        """Whether the estimator reads value heads."""
+        return bool(estimator_of(self).heads)
+
+    def adapted_to(self, values: Mapping[str, Any]) -> "Train":
+        """With the estimator that values from a file name, before they go in."""
+        name = values.get("estimator", self.estimator)
+        # What is no name is refused where the settings are made.
+        return with_estimator(self, name) if isinstance(name, str) else self
+
+
+def estimator_of(config: Train) -> Any:
+    """The estimator of a run, a `credit.estimator.Estimator`."""
+    return find_estimator(config.estimator)[1](config.learn)
+
+
+def with_estimator(config: Train, name: str) -> Train:
+    """The same run with another estimator.
+
+    Settings under `learn` that both know, the loss's among them, are taken over where
+    they differ from their own defaults.
+
+    Raises:
+      ValueError: no estimator has that name, or its default number of samples does not
+        divide the episodes.
+    """
+    if name == config.estimator:
+        return config
+    if name not in typing.get_args(EstimatorName):
+        known = ", ".join(typing.get_args(EstimatorName))
+        raise ValueError(f"estimator must be one of {known}; got {name!r}")
+    kind, old = learning(name), config.learn
+    usual = type(old)()
+    taken = {
+        field.name: getattr(old, field.name)
+        for field in dataclasses.fields(kind)
+        if getattr(old, field.name, None) != getattr(usual, field.name, None)
+    }
+    return dataclasses.replace(config, estimator=name, learn=kind(**taken))
 
 
 def start_of(config: Train) -> pathlib.Path:

@@ -66,19 +66,27 @@ def evenly_spaced(games: Sequence[str], number: int) -> list[str]:
 
 
 def training_games(
-    games: Sequence[str], step: int, number: int, seed: int
+    games: Sequence[str], step: int, number: int, seed: int, samples: int = 1
 ) -> list[str]:
     """The games of one iteration: each once an epoch, in an order drawn per epoch.
 
     A function of (step, seed) alone, so that a resumed run goes on where it was.
+
+    Args:
+      games: all there are.
+      step: iterations before this one.
+      number: of trajectories, a multiple of `samples`.
+      seed: of the order.
+      samples: trajectories of each game, which stand side by side.
     """
+    number //= samples
     chosen = []
     first, end = step * number, (step + 1) * number
     for epoch in range(first // len(games), (end - 1) // len(games) + 1):
         order = np.random.default_rng((seed, epoch)).permutation(len(games))
         begin = epoch * len(games)
         places = order[max(first - begin, 0) : end - begin]
-        chosen += [games[int(place)] for place in places]
+        chosen += [games[int(place)] for place in places for _ in range(samples)]
     return chosen
 
 

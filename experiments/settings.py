@@ -42,13 +42,17 @@ def replaced(settings: Any, values: dict[str, Any], where: str = "") -> Any:
     """A copy of a dataclass with (nested) values replaced by name.
 
     Args:
-      settings: an instance.
+      settings: an instance; one whose class depends on some of the values has a method
+        `adapted_to(values)`, which is asked first.
       values: by field; of a field that is a dataclass itself, by its fields.
       where: dotted path to `settings`, with a dot at its end; for errors.
 
     Raises:
       ValueError: a name is unknown, or a setting does not accept its value.
     """
+    adapted = getattr(settings, "adapted_to", None)
+    if adapted is not None:
+        settings = adapted(values)
     fields = [field.name for field in dataclasses.fields(settings)]
     changes = {}
     for name, value in values.items():

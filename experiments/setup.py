@@ -12,9 +12,7 @@ from hiper_jax.act.envs.world import load_world
 from hiper_jax.act.episode import Episode
 from hiper_jax.act.rollout import Reader, make_reader
 from hiper_jax.act.stack import Batch, stack
-from hiper_jax.credit import hiper
-from hiper_jax.credit.estimator import Estimator
-from hiper_jax.experiments.config import Reading, Train
+from hiper_jax.experiments.config import Reading, Train, estimator_of
 from hiper_jax.networks import placement
 from hiper_jax.networks.agent import Agent, load_agent
 from hiper_jax.networks.passes import make_model
@@ -56,11 +54,6 @@ def build(config: Train, agent: Agent, shapes: Shapes | None = None) -> Function
     return Functions(update, make_policy, init_state, init, shapes)
 
 
-def estimator_of(config: Train) -> Estimator:
-    """How the run assigns credit."""
-    return hiper.estimator(config.learn)
-
-
 def run_shapes(config: Train) -> Shapes:
     """The buckets that a run is compiled for."""
     return shapes_of(
@@ -82,7 +75,7 @@ def agent_settings(config: Train) -> dict[str, Any]:
     return {
         "dtype": config.dtype,
         "remat": config.remat,
-        "critic": config.critic,
+        "critic": config.critic if config.has_critic else "none",
         "trunk_gradient": config.trunk_gradient,
         "rank": config.lora_rank,
         "alpha": config.lora_alpha,
@@ -147,9 +140,10 @@ def sampler_of(agent: Agent, reading: Reading, shapes: Shapes):
 
 def schedule_of(config: Train) -> Callable[[jax.Array], jax.Array]:
     """Iteration -> factor on the actor's steps: nought, rising, then falling."""
+    first = config.critic_first if config.has_critic else 0
 
     def schedule(step):
-        rising = (step + 1 - config.critic_first) / max(config.lr_warmup, 1)
+        rising = (step + 1 - first) / max(config.lr_warmup, 1)
         fallen = 1 - (1 - config.lr_end) * step / config.num_updates
         return jnp.clip(rising, 0.0, 1.0) * fallen
 
@@ -157,12 +151,13 @@ def schedule_of(config: Train) -> Callable[[jax.Array], jax.Array]:
 
 
 def optimizers(config: Train) -> Optimizers:
-    """Adam for both networks, gradients clipped by their global norm."""
+    """Adam for each network, gradients clipped by their global norm."""
+    rates = [config.actor_lr] + [config.critic_lr] * config.has_critic
     return Optimizers(
         *(
             optax.chain(
                 optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate)
             )
-            for rate in (config.actor_lr, config.critic_lr)
+            for rate in rates
         )
     )

@@ -78,7 +78,7 @@ def prepare(config: configs.Train, name: str) -> tuple[Run, TrainState]:
     configs.check_model(config)
     model = configs.start_of(config)
     mesh = setup.mesh_for(model, config)
-    folder = pathlib.Path(config.out or f"runs/{name}-{config.seed}")
+    folder = pathlib.Path(config.out or default_folder(config, name))
     check_folder(folder, config)
     train_games, panels = lists_of(config)
     agent, actor, critic = setup.load_for(model, config, mesh)
@@ -104,6 +104,12 @@ def prepare(config: configs.Train, name: str) -> tuple[Run, TrainState]:
     workdir.truncate_after(folder, int(state.step))
     print(f"resuming after iteration {int(state.step)}")
     return run, state
+
+
+def default_folder(config: configs.Train, name: str) -> str:
+    """Where a run goes that names no folder."""
+    other = "" if config.estimator == "hae" else f"-{config.estimator}"
+    return f"runs/{name}{other}-{config.seed}"
 
 
 def lists_of(config: configs.Train):
@@ -177,7 +183,9 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
 def act(run: Run, state: TrainState, pool: Environments, step: int):
     """One iteration's episodes, and the seconds that their parts took."""
     config = run.config
-    chosen = games.training_games(run.train_games, step, config.episodes, config.seed)
+    chosen = games.training_games(
+        run.train_games, step, config.episodes, config.seed, config.siblings
+    )
     key = jax.random.fold_in(run.root_key, step)
     weights = assemble.policy(run.agent, state)
     return rollout(

@@ -27,6 +27,25 @@ ESTIMATORS: dict[str, tuple[str, str]] = {
 }
 
 
+# Those that compare trajectories of one task: they need several of each.
+COMPARES_SIBLINGS = frozenset(
+    {
+        "crbc",
+        "drgrpo",
+        "g2po",
+        "gear",
+        "gigpo",
+        "graphgpo",
+        "grpo",
+        "hae_group",
+        "hgpo",
+        "reinforce_pp_baseline",
+        "rloo",
+        "strata",
+    }
+)
+
+
 def find_estimator(name: str) -> tuple[type, Callable[[Any], Any]]:
     """The settings of an estimator and the function that makes it of them.
 

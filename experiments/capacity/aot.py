@@ -29,7 +29,7 @@ def bare_agent(model: LMConfig, config: configs.Train, mesh: Any) -> Agent:
         None,
         mesh=mesh,
         remat=config.remat,
-        critic=config.critic,
+        critic=config.critic if config.has_critic else "none",
         trunk_gradient=config.trunk_gradient,
         rank=config.lora_rank,
         alpha=config.lora_alpha,

@@ -39,6 +39,8 @@ class Compile:
     """Memory of one device, GiB; 0: that of the topology's generation."""
     programs: Literal["both", "update", "generation"] = "both"
     """Which programs to compile."""
+    estimator: configs.EstimatorName = "hae"
+    """How credit is assigned: some methods have no critic."""
     critic: Literal["separate", "shared"] = "separate"
     """See hiper train --help."""
     lora_rank: Whole = 0
@@ -89,6 +91,7 @@ def main(asked: Compile) -> None:
         devices=len(devices),
         hbm=asked.hbm or HBM.get(generation, 16.0),
         mesh=asked.mesh,
+        estimator=asked.estimator,
         critic=asked.critic,
         lora_rank=asked.lora_rank,
         remat=asked.remat,
@@ -114,7 +117,7 @@ def main(asked: Compile) -> None:
             "topology": asked.topology,
             "mesh": "x".join(map(str, ways.values())),
             "chunk": asked.chunk,
-            "critic": asked.critic,
+            "critic": asked.critic if config.has_critic else "none",
             "program": name,
             **compare(parts[name], program),
             "compile_seconds": round(time.monotonic() - began, 1),
@@ -126,7 +129,7 @@ def main(asked: Compile) -> None:
 
 def published(asked: Compile) -> configs.Train:
     """The published settings, with what was asked for."""
-    base = recipe("alfworld-1.5b")
+    base = configs.with_estimator(recipe("alfworld-1.5b"), asked.estimator)
     return dataclasses.replace(
         base,
         learn=dataclasses.replace(base.learn, chunk=asked.chunk),

@@ -36,6 +36,7 @@ class Job:
       slots: rows sampled at once.
       remat: see `qwen.forward`.
       shared: the critic is heads on the actor's trunk.
+      critic: whether there is one at all.
       rank: of adapters, which are then all that is trained; 0: every weight is.
       head_chunk: states per chunk of the head, see `score.log_prob_and_entropy`.
     """
@@ -47,6 +48,7 @@ class Job:
     slots: int = 128
     remat: str = "full"
     shared: bool = False
+    critic: bool = True
     rank: int = 0
     head_chunk: int = 1024
 
@@ -76,6 +78,7 @@ def state(config: LMConfig, mesh: Mapping[str, int], job: Job) -> Parts:
     valued = tree_bytes(heads.abstract(config, trunk=own), mesh, "float32")
     actor = tree_bytes(trained, mesh, "float32")
     critic = valued + (actor if job.rank and not job.shared else 0)
+    critic *= job.critic
     return {
         "actor": actor,
         "critic": critic,

@@ -15,7 +15,7 @@ from hiper_jax.accept import (
     check_fields,
 )
 from hiper_jax.experiments.capacity import memory as plan
-from hiper_jax.experiments.config import Mesh
+from hiper_jax.experiments.config import EstimatorName, Mesh, Train, with_estimator
 from hiper_jax.lm import LMConfig, num_params, qwen, sharding, weights
 from hiper_jax.lm.known import MODELS
 
@@ -34,6 +34,8 @@ class Plan:
     """Memory of one device, GiB."""
     mesh: Mesh = Mesh()
     """How the devices are laid out; by default the best that fits is chosen."""
+    estimator: EstimatorName = "hae"
+    """How credit is assigned: some methods have no critic."""
     critic: Literal["separate", "shared"] = "separate"
     """See hiper train --help."""
     lora_rank: Whole = 0
@@ -119,8 +121,14 @@ def job_of(asked: Plan) -> plan.Job:
         slots=asked.slots,
         remat=asked.remat,
         shared=asked.critic == "shared",
+        critic=has_critic(asked.estimator),
         rank=asked.lora_rank,
     )
+
+
+def has_critic(estimator: EstimatorName) -> bool:
+    """Whether that estimator reads value heads."""
+    return with_estimator(Train(), estimator).has_critic
 
 
 def parts_of(config: LMConfig, mesh: Mapping[str, int], asked: Plan) -> dict[str, Any]:
@@ -194,8 +202,10 @@ def knobs(
     if asked.dtype != "bfloat16":
         half = dataclasses.replace(config, dtype="bfloat16")
         yield "--dtype bfloat16", again(config=half, dtype="bfloat16")
-    if asked.critic != "shared":
-        yield "--critic shared", again(critic="shared")
+    if has_critic(asked.estimator):
+        if asked.critic != "shared":
+            yield "--critic shared", again(critic="shared")
+        yield "--estimator hae_group", again(estimator="hae_group")
     if not asked.lora_rank:
         yield "--lora-rank 16", again(lora_rank=16)
     ways = mesh["data"] * mesh["fsdp"]

@@ -39,6 +39,8 @@ KEY_SETTINGS = (
     ("model", "model"),
     ("num_updates", "iterations"),
     ("episodes", "episodes per iteration"),
+    ("samples", "of one task; 0: as the estimator needs"),
+    ("estimator", "estimator"),
     ("world.environment", "environment"),
     ("world.max_turns", "turn limit"),
     ("actor_lr", "actor learning rate"),

@@ -42,7 +42,7 @@ from hiper_jax.act.envs.world import (
 from hiper_jax.act.pieces import piece_table
 from hiper_jax.act.prompt import template_of
 from hiper_jax.act.rollout import rollout
-from hiper_jax.credit import hiper
+from hiper_jax.estimators import find_estimator
 from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import progress, recipes, setup
 from hiper_jax.experiments.config import Reading, Train
@@ -301,10 +301,9 @@ def fit_critic(config: WarmStart, agent: Agent, actor, critic):
     train = Train(world=config.world, reading=config.reading)
     shapes = setup.run_shapes(train)
     games = worlds.training_manifest(config.world).ids
-    settings = dataclasses.replace(
-        recipes.recipe(config.recipe).learn, epochs=3, value_clip=1e3, kl_coef=0.0
-    )
-    estimator = hiper.estimator(settings)
+    learn = recipes.recipe(config.recipe).learn
+    settings = dataclasses.replace(learn, epochs=3, value_clip=1e3, kl_coef=0.0)
+    estimator = find_estimator("hae")[1](settings)
     init, update = make_update(
         Model(unscored, passes.values(agent, estimator.heads)),
         estimator,
