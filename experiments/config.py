@@ -163,6 +163,9 @@ class Train:
     samples: Whole = 0
     """Trajectories of one task in an iteration; 0: 8 where the estimator compares
     them, else 1."""
+    redraw: Whole = 0
+    """DAPO's filter: how often in an iteration tasks whose trajectories all have one
+    return make room for others; published 10."""
     slots: Count = 64
     """Environments played at once."""
     temperature: Positive = 1.0
@@ -220,6 +223,11 @@ class Train:
                 "episodes",
                 f"must be a multiple of the {self.siblings} samples of a task, got "
                 f"{self.episodes}: change it, or set samples",
+            )
+
+        if self.redraw and self.siblings == 1:
+            raise SettingError(
+                type(self), "redraw", "compares samples of a task: set samples, too"
             )
 
     @property

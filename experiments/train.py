@@ -14,7 +14,7 @@ import jax
 from hiper_jax import workdir
 from hiper_jax.act.rollout import Environments, Reader, rollout
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import games, progress, setup
+from hiper_jax.experiments import games, progress, redraw, setup
 from hiper_jax.experiments.panel import evaluate
 from hiper_jax.experiments.provenance import provenance
 from hiper_jax.experiments.report import report, tables
@@ -138,7 +138,8 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
         clock = progress.Clock(config.num_updates - first)
         for step in range(first, config.num_updates):
             clock.start()
-            episodes, spent = act(run, state, pool, step)
+            drawn = act(run, state, pool, step)
+            episodes, spent = drawn.episodes, drawn.spent
             batch = setup.stacked(
                 run.agent,
                 episodes,
@@ -151,7 +152,8 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
                 state, metrics, turns = functions.update(state, batch)
                 metrics, turns = jax.device_get((metrics, turns))
                 clock.lap("update")
-                metrics = {**progress.rollout_metrics(episodes), **metrics}
+                told = progress.rollout_metrics(drawn.first)
+                metrics = {**told, **drawn.metrics, **metrics}
                 episodes = progress.with_credit(episodes, turns)
                 timing = clock.stop(spent, episodes)
                 timing["programs"] = (
@@ -180,21 +182,34 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
     return state
 
 
-def act(run: Run, state: TrainState, pool: Environments, step: int):
-    """One iteration's episodes, and the seconds that their parts took."""
+def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Drawn:
+    """One iteration's episodes."""
     config = run.config
     chosen = games.training_games(
         run.train_games, step, config.episodes, config.seed, config.siblings
     )
     key = jax.random.fold_in(run.root_key, step)
     weights = assemble.policy(run.agent, state)
-    return rollout(
-        pool,
-        run.functions.make_policy(weights, key, config.temperature),
-        chosen,
-        run.reader,
-        max_turns=config.world.max_turns,
-        on_turn=progress.bar(f"iteration {step + 1}: rollout"),
+
+    def play(names, attempt: int):
+        noise = jax.random.fold_in(key, attempt) if attempt else key
+        again = f", try {attempt}" if attempt else ""
+        return rollout(
+            pool,
+            run.functions.make_policy(weights, noise, config.temperature),
+            names,
+            run.reader,
+            max_turns=config.world.max_turns,
+            on_turn=progress.bar(f"iteration {step + 1}: rollout{again}"),
+        )
+
+    def others(number: int, attempt: int):
+        return redraw.other_games(
+            run.train_games, step, number, config.seed, config.siblings, attempt
+        )
+
+    return redraw.draw(
+        play, chosen, others, siblings=config.siblings, tries=config.redraw
     )
 
 

@@ -38,6 +38,7 @@ def setting(tmp_path_factory):
         reading=configs.Reading(max_prompt=220, max_response=12),
         learn=configs.Learn(minibatch=8, chunk=4, gamma=0.9),
         samples=2,
+        redraw=1,
         num_updates=2,
         episodes=4,
         slots=4,
@@ -128,7 +129,7 @@ def test_without_a_critic_none_is_anywhere(setting, gigpo):
         name for line in workdir.read_lines(gigpo / "metrics.jsonl") for name in line
     }
     assert not any("value" in name for name in names)
-    assert "group/deviation" in names
+    assert {"group/deviation", "redraw/flat"} <= names
     files = [p.read_bytes() for p in (gigpo / "checkpoints").rglob("*") if p.is_file()]
     assert not any(b"critic.trunk" in data for data in files)
     asked = plan.Plan(model="qwen2.5-1.5b", estimator="gigpo")
