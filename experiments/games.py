@@ -39,7 +39,7 @@ def manifest(world: WorldSettings, split: str) -> Tasks:
       ValueError: the world has no such split.
     """
     splits = world_of(world).splits
-    known = (splits.train, *splits.panels)
+    known = (splits.train, *splits.panels, *splits.kept)
     if split not in known:
         raise ValueError(f"Unknown split {split!r}: give one of {', '.join(known)}.")
     return world_of(world).tasks(world, split)

@@ -88,6 +88,7 @@ class Splits(NamedTuple):
     panels: Mapping[str, Literal["eval_episodes", "eval_seen_episodes"]] = {
         "valid_unseen": "eval_episodes"
     }
+    kept: Sequence[str] = ()  # for one report at the end: no run looks at them
 
 
 class Published(NamedTuple):

@@ -29,6 +29,7 @@ from hiper_jax.act.envs.world import (
 from hiper_jax.act.envs.worlds.alfworld import expert, lesson, prompt
 
 _REFERENCE = ("textworld", "alfworld")  # what the engine "textworld" needs
+_COUNTS = ("train", "seen", "unseen", "test")
 _RECIPE = ("train", "seen", "unseen", "receptacles", "objects", "seed")
 
 
@@ -49,6 +50,9 @@ class AlfWorldSettings(WorldSettings):
     """Made games in rooms that training has seen."""
     unseen: Whole = 200
     """Made games in rooms that training has not seen."""
+    test: Count = 500
+    """Made games of the split test_unseen, in rooms that no other split has; made when
+    it is first played. No run looks at it: it is for one report at the end."""
     receptacles: Span = (6, 9)
     """Fewest and most receptacles in a made room."""
     objects: Span = (6, 9)
@@ -73,6 +77,8 @@ class MakeGames:
     """Games in rooms that training has seen."""
     unseen: Whole = 50
     """Games in rooms that training has not seen."""
+    test: Whole = 0
+    """Games in rooms that no other split has, for one report (test_unseen)."""
     seed: Seed = 0
     """Of everything random."""
     receptacles: Span = (6, 12)
@@ -170,20 +176,29 @@ def _prepare(settings: AlfWorldSettings, say: Say) -> pathlib.Path | None:
         return pathlib.Path(settings.data)
     if not settings.generate:
         return None
-    recipe = {name: getattr(settings, name) for name in _RECIPE}
+    return _made({name: getattr(settings, name) for name in _RECIPE}, settings, say)
+
+
+def _made(recipe: dict[str, Any], settings: AlfWorldSettings, say: Say) -> pathlib.Path:
+    """The folder of the games of a recipe, made if they are not there."""
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     folder = pathlib.Path(settings.cache) / digest[:12]
     if not (folder / "recipe.json").is_file():
-        number = settings.train + settings.seen + settings.unseen
+        number = sum(recipe[name] for name in _COUNTS if name in recipe)
         say(f"making {number} games in {folder}")
         make(folder, workers=settings.workers, say=say, **recipe)
     return folder
 
 
 def _tasks(settings: AlfWorldSettings, split: str) -> Tasks:
-    from hiper_jax.act.envs.worlds.alfworld.data import list_games
+    from hiper_jax.act.envs.worlds.alfworld.data import TEST, list_games
 
-    folder = _prepare(settings, lambda line: None)
+    if split == TEST and settings.generate and not settings.data:
+        alone = {"train": 0, "seen": 0, "unseen": 0, "test": settings.test}
+        rest = {name: getattr(settings, name) for name in _RECIPE if name not in alone}
+        folder = _made(alone | rest, settings, lambda line: None)
+    else:
+        folder = _prepare(settings, lambda line: None)
     listed = list_games(None if folder is None else str(folder), split)
     return Tasks(listed.games, listed.hash)
 
@@ -251,7 +266,8 @@ WORLD = World(
     check=_check,
     prepare=_prepare,
     splits=Splits(
-        panels={"valid_unseen": "eval_episodes", "valid_seen": "eval_seen_episodes"}
+        panels={"valid_unseen": "eval_episodes", "valid_seen": "eval_seen_episodes"},
+        kept=("test_unseen",),
     ),
     templates={"full": prompt.full, "terse": prompt.terse},
     expert=expert.demonstrate,

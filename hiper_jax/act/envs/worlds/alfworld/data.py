@@ -7,6 +7,7 @@ import random
 from typing import NamedTuple
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
+TEST = "test_unseen"  # of made games alone: kept for one report
 VERSION = "json_2.1.1"
 MAX_BYTES = 4_000_000  # of a game's file; ALFWorld's largest has some 130,000
 DEFAULT = "~/.cache/alfworld"  # where `alfworld-download` puts the data
@@ -44,7 +45,7 @@ def list_games(
     Args:
       root: the folder that holds `json_2.1.1`; None for $ALFWORLD_DATA or,
         without that, where `alfworld-download` puts the data.
-      split: "train", "valid_seen" or "valid_unseen".
+      split: "train", "valid_seen" or "valid_unseen"; of made games "test_unseen".
       protocol: "canonical" lists every game once, sorted; "paper" draws `episodes`
         games with replacement, as the published evaluation does.
       episodes: how many games "paper" draws.
@@ -57,8 +58,9 @@ def list_games(
       FileNotFoundError: the data or the split is not there.
       ValueError: an argument is unknown, or a game file is damaged.
     """
-    if split not in SPLITS:
-        raise ValueError(f"Unknown split {split!r}: give one of {', '.join(SPLITS)}.")
+    if split not in (*SPLITS, TEST):
+        known = ", ".join((*SPLITS, TEST))
+        raise ValueError(f"Unknown split {split!r}: give one of {known}.")
     if protocol not in ("canonical", "paper"):
         raise ValueError(f"Unknown protocol {protocol!r}: give canonical or paper.")
     folder = _find(root, split)

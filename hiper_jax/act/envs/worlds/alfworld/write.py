@@ -16,7 +16,7 @@ from hiper_jax.act.envs.parallel import mapper
 from hiper_jax.act.envs.worlds.alfworld import alfred
 from hiper_jax.act.envs.worlds.alfworld import house as rooms
 from hiper_jax.act.envs.worlds.alfworld import problem as problems
-from hiper_jax.act.envs.worlds.alfworld.data import SPLITS, TASK_TYPES, VERSION
+from hiper_jax.act.envs.worlds.alfworld.data import SPLITS, TASK_TYPES, TEST, VERSION
 from hiper_jax.act.envs.worlds.alfworld.dialect import stock_texts, with_texts
 from hiper_jax.act.envs.worlds.alfworld.game import read_game
 from hiper_jax.act.envs.worlds.alfworld.prover import prove
@@ -50,6 +50,7 @@ def make_games(
     seen: int,
     unseen: int,
     seed: int,
+    test: int = 0,
     receptacles: tuple[int, int] = (6, 12),
     objects: tuple[int, int] = (6, 12),
     expert_steps: int = 50,
@@ -61,7 +62,8 @@ def make_games(
 
     Task types and kinds of room take turns. The unseen split plays in rooms (numbers
     and layouts) that training has none of; the seen split plays in training's rooms
-    with other tasks and placements. The same arguments write the same bytes, whatever
+    with other tasks and placements; the test split in rooms that none of the others
+    has, drawn by chances of its own. The same arguments write the same bytes, whatever
     `workers` is. `<out>` is usable as ALFWORLD_DATA with the stock tools.
 
     Args:
@@ -70,6 +72,7 @@ def make_games(
       seen: how many games in rooms known from training.
       unseen: how many games in new rooms.
       seed: of everything.
+      test: how many games for one report at the end, in the split "test_unseen".
       receptacles: least and greatest number of receptacles in a room.
       objects: least and greatest number of objects in a room.
       expert_steps: a game that takes the expert more moves is drawn again.
@@ -85,11 +88,12 @@ def make_games(
       FileExistsError: `out` exists and is not empty.
       ValueError: the numbers make no sense, or no such game can be found.
     """
-    _check(train, seen, unseen, receptacles, objects, expert_steps, workers)
+    _check((train, seen, unseen, test), receptacles, objects, expert_steps, workers)
     out = os.path.abspath(out)
     if os.path.lexists(out) and not (os.path.isdir(out) and not os.listdir(out)):
         raise FileExistsError(f"{out} exists and is not empty: give another folder.")
     counts: dict[str, int] = dict(zip(SPLITS, (train, seen, unseen), strict=True))
+    counts |= {TEST: test} if test else {}
     settings = Settings(seed, _pair(receptacles), _pair(objects), expert_steps)
     layouts = _layouts(settings)
     os.makedirs(os.path.dirname(out), exist_ok=True)
@@ -99,7 +103,7 @@ def make_games(
     done = 0
     try:
         with mapper(workers) as map_all:
-            for split in ("train", "valid_unseen", "valid_seen"):
+            for split in ("train", "valid_unseen", "valid_seen", TEST)[: len(counts)]:
                 jobs = _jobs(split, counts[split], used, settings, layouts)
                 for job, solved in zip(jobs, map_all(solve, jobs), strict=True):
                     problem, moves, attempt = solved
@@ -128,8 +132,9 @@ def _pair(span: Sequence[int]) -> tuple[int, int]:
     return low, high
 
 
-def _check(train, seen, unseen, receptacles, objects, expert_steps, workers):
-    if min(train, seen, unseen) < 0 or train + seen + unseen == 0:
+def _check(counts, receptacles, objects, expert_steps, workers):
+    train, seen, *_ = counts
+    if min(counts) < 0 or sum(counts) == 0:
         raise ValueError("Ask for at least one game, and for no negative number.")
     if seen and not train:
         raise ValueError("The seen split plays in training's rooms: ask for train > 0.")
@@ -158,21 +163,45 @@ def _layouts(settings) -> dict[int, rooms.Room]:
 
 
 def _layout(number, avoid, settings) -> rooms.Room:
+    room = _another(number, avoid, settings)
+    if room is None:
+        raise ValueError(
+            f"No layout of room {number} differs from all training rooms with "
+            f"{settings.receptacles} receptacles: allow a wider range."
+        )
+    return room
+
+
+def _another(number, avoid, settings) -> rooms.Room | None:
+    """A layout of that room unlike those to avoid; None if there is none."""
     for salt in range(_ATTEMPTS):
         room = rooms.layout(
             number, receptacles=settings.receptacles, seed=settings.seed, salt=salt
         )
         if room.signature not in avoid:
             return room
-    raise ValueError(
-        f"No layout of room {number} differs from all training rooms with "
-        f"{settings.receptacles} receptacles: allow a wider range."
-    )
+    return None
+
+
+def _test_layouts(kind, layouts, settings) -> tuple[rooms.Room, ...]:
+    """Unseen rooms of a kind, laid out as neither training's nor validation's are."""
+    old = {room.signature for room in layouts.values()}
+    numbers = alfred.numbers(kind, unseen=True)
+    found = [_another(number, old, settings) for number in numbers]
+    if not any(found):
+        raise ValueError(
+            f"No {kind} is left for the test split with {settings.receptacles} "
+            "receptacles: allow a wider range."
+        )
+    return tuple(room for room in found if room)
 
 
 def _jobs(split, count, used, settings, layouts) -> list[Job]:
     """What to make for a split: task types take turns, then kinds of room."""
     jobs = []
+    tests = {}
+    if split == TEST:
+        tests = {k: _test_layouts(k, layouts, settings) for k in alfred.KINDS}
     for index in range(count):
         task_type = TASK_TYPES[index % len(TASK_TYPES)]
         kinds = alfred.kinds_for(task_type)
@@ -189,6 +218,8 @@ def _jobs(split, count, used, settings, layouts) -> list[Job]:
         else:
             numbers = alfred.numbers(kinds[0], unseen=split == "valid_unseen")
         choices = tuple(layouts[number] for number in numbers)
+        if split == TEST:
+            choices = tests[kinds[0]]
         jobs.append(Job(split, index, task_type, choices, settings))
     return jobs
 
