@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -21,14 +22,19 @@ def room_for_fake_devices() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs one command; exits with 0, or with one line that says what to do."""
+    """Runs one command; exits with 0, or with one line that says what to do.
+
+    The exit code is 2 after a mistake, 130 after Ctrl-C and 143 after SIGTERM.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     room_for_fake_devices()
     try:
         sys.exit(_run(argv))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
+        terminated = type(stop).__name__ == "Terminated"
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one changes nothing
         print("\nhiper: stopped; what was finished is kept", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(143 if terminated else 130)
     except BrokenPipeError:
         os._exit(1)
     except (ValueError, OSError, RuntimeError, ImportError) as error:

@@ -197,12 +197,16 @@ class Train:
     """Iterations between evaluations on the way; 0: only before and after."""
     checkpoint_every: Count = 5
     """Iterations between checkpoints; the last is always kept."""
+    checkpoint_minutes: Positive = 10.0
+    """Minutes after which there is a checkpoint all the same."""
     keep: Count = 2
     """Checkpoints kept."""
     out: str = ""
     """Folder of the run; empty: runs/PRESET-SEED."""
     resume: bool = False
     """Go on from the last checkpoint in `out`."""
+    accept_changes: bool = False
+    """Go on with other settings than the run began with; they are written down."""
     stop_after: Whole = 0
     """Stop after this many iterations of this call; 0: go on to the end."""
     wandb: bool = False
@@ -245,8 +249,10 @@ class Train:
     def adapted_to(self, values: Mapping[str, Any]) -> "Train":
         """With the estimator that values from a file name, before they go in."""
         name = values.get("estimator", self.estimator)
-        # What is no name is refused where the settings are made.
-        return with_estimator(self, name) if isinstance(name, str) else self
+        if not isinstance(name, str):
+            return self  # refused where the settings are made
+        counts = {k: values[k] for k in ("episodes", "samples") if k in values}
+        return with_estimator(self, name, **counts)
 
 
 def estimator_of(config: Train) -> Any:
@@ -254,8 +260,8 @@ def estimator_of(config: Train) -> Any:
     return find_estimator(config.estimator)[1](config.learn)
 
 
-def with_estimator(config: Train, name: str) -> Train:
-    """The same run with another estimator.
+def with_estimator(config: Train, name: str, **changes: Any) -> Train:
+    """The same run with another estimator, and what else is changed along with it.
 
     Settings under `learn` that both know, the loss's among them, are taken over where
     they differ from their own defaults.
@@ -276,7 +282,8 @@ def with_estimator(config: Train, name: str) -> Train:
         for field in dataclasses.fields(kind)
         if getattr(old, field.name, None) != getattr(usual, field.name, None)
     }
-    return dataclasses.replace(config, estimator=name, learn=kind(**taken))
+    learn = kind(**taken)
+    return dataclasses.replace(config, estimator=name, learn=learn, **changes)
 
 
 def start_of(config: Train) -> pathlib.Path:

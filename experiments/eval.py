@@ -87,7 +87,8 @@ def _found(folder: pathlib.Path, config: configs.Train):
     """Settings, agent, the actor's weights and the updates behind them, of a folder."""
     if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
         record = json.loads((folder / "config.json").read_text())
-        record.pop("provenance", None)
+        for beside in ("provenance", "changes"):
+            record.pop(beside, None)
         record["world"] = worlds.recorded(record["world"])
         config = replaced(config, record)
         agent, state = newest(folder, config)

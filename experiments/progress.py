@@ -227,16 +227,22 @@ def _span(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: whoever runs the machine wants the process to end."""
+
+
 @contextlib.contextmanager
 def deferred():
-    """Ctrl-C at once, but not while the state is being replaced.
+    """Ctrl-C and SIGTERM at once, but not while the state is being replaced.
 
-    Yields a guard: under `with guard():` an interrupt waits until the block ends.
+    Yields a guard: under `with guard():` a signal waits until the block ends.
     `guard.held` stays true after an error inside the block: the state is then unsure.
+    Once a signal ends the work, later ones are not heard: what is saved then is saved.
     """
 
     class Guard:
-        asked = held = False
+        asked: type[KeyboardInterrupt] | None = None
+        held = False
 
         @contextlib.contextmanager
         def __call__(self):
@@ -244,21 +250,24 @@ def deferred():
             yield
             self.held = False
             if self.asked:
-                raise KeyboardInterrupt
+                raise self.asked
 
     guard = Guard()
 
     def handle(number, frame):
-        guard.asked = True
-        if not guard.held:
-            raise KeyboardInterrupt
+        if guard.asked is None:
+            guard.asked = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+            if not guard.held:
+                raise guard.asked
 
+    numbers = (signal.SIGINT, signal.SIGTERM)
     try:
-        before = signal.signal(signal.SIGINT, handle)
+        before = [signal.signal(number, handle) for number in numbers]
     except ValueError:  # not in the main thread: nobody presses Ctrl-C here
         yield guard
         return
     try:
         yield guard
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, old in zip(numbers, before, strict=True):
+            signal.signal(number, old)

@@ -14,9 +14,8 @@ import jax
 from hiper_jax import workdir
 from hiper_jax.act.rollout import Environments, Reader, rollout
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import games, progress, redraw, setup
+from hiper_jax.experiments import folder, games, progress, redraw, setup
 from hiper_jax.experiments.panel import evaluate
-from hiper_jax.experiments.provenance import provenance
 from hiper_jax.experiments.report import report, tables
 from hiper_jax.networks import assemble
 from hiper_jax.networks.agent import Agent, save_agent
@@ -52,11 +51,21 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     Raises:
       ValueError, FileNotFoundError: something in the settings cannot work.
     """
+    games.check_data(config.world)
+    configs.check_model(config)
+    place = pathlib.Path(config.out or default_folder(config, name))
+    folder.check(place, config)
+    with workdir.locked(place):
+        return _train(config, name, place)
+
+
+def _train(config: configs.Train, name: str, place: pathlib.Path) -> pathlib.Path:
+    """`train` in a folder that is this process's alone."""
     began = time.monotonic()
-    run, state = prepare(config, name)
+    run, state = prepare(config, name, place)
     with (
-        games.open_pool(config.world, config.slots) as pool,
         progress.deferred() as guard,
+        games.open_pool(config.world, config.slots) as pool,
     ):
         state = loop(run, state, pool, guard)
     if int(state.step) < config.num_updates:
@@ -72,14 +81,13 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     return run.folder
 
 
-def prepare(config: configs.Train, name: str) -> tuple[Run, TrainState]:
-    """Checks all settings, then makes or reads what the run begins with."""
-    games.check_data(config.world)
-    configs.check_model(config)
+def prepare(
+    config: configs.Train, name: str, place: pathlib.Path
+) -> tuple[Run, TrainState]:
+    """Checks what is left to check, then makes or reads what the run begins with."""
+    folder.check(place, config)  # again: now nobody else can begin there
     model = configs.start_of(config)
     mesh = setup.mesh_for(model, config)
-    folder = pathlib.Path(config.out or default_folder(config, name))
-    check_folder(folder, config)
     train_games, panels = lists_of(config)
     agent, actor, critic = setup.load_for(model, config, mesh)
     root_key = jax.random.key(config.seed)
@@ -88,7 +96,7 @@ def prepare(config: configs.Train, name: str) -> tuple[Run, TrainState]:
     run = Run(
         config=config,
         name=name,
-        folder=folder,
+        folder=place,
         agent=agent,
         functions=functions,
         reader=setup.reader_of(agent, config.reading, config.world.environment),
@@ -97,11 +105,12 @@ def prepare(config: configs.Train, name: str) -> tuple[Run, TrainState]:
         log=progress.logger(config, name),
         root_key=root_key,
     )
-    if not config.resume:
-        claim(run)
+    if workdir.latest_step(place) is None:
+        folder.claim(place, config, name, games.packages(config.world))
         return run, state
-    state, _ = workdir.restore(folder, state)
-    workdir.truncate_after(folder, int(state.step))
+    state, _ = workdir.restore(place, state)
+    folder.note_changes(place, config, int(state.step))
+    workdir.truncate_after(place, int(state.step))
     print(f"resuming after iteration {int(state.step)}")
     return run, state
 
@@ -136,6 +145,7 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
             examine(run, state, pool, "before")
         first = int(state.step)
         clock = progress.Clock(config.num_updates - first)
+        saved = time.monotonic()
         for step in range(first, config.num_updates):
             clock.start()
             drawn = act(run, state, pool, step)
@@ -165,8 +175,10 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
                 progress.print_iteration(step + 1, config.num_updates, metrics, timing)
                 done = step + 1 - first
                 stop = step + 1 == config.num_updates or done == config.stop_after
-                if stop or (step + 1) % config.checkpoint_every == 0:
+                waited = time.monotonic() - saved >= 60 * config.checkpoint_minutes
+                if stop or waited or (step + 1) % config.checkpoint_every == 0:
                     keep(run, state)
+                    saved = time.monotonic()
             if stop:
                 break
             if config.eval_every and (step + 1) % config.eval_every == 0:
@@ -243,31 +255,3 @@ def keep(run: Run, state: TrainState) -> None:
     step = int(state.step)
     if workdir.latest_step(run.folder) != step:
         workdir.save(run.folder, step, state, {"name": run.name}, keep=run.config.keep)
-
-
-def check_folder(run: pathlib.Path, config: configs.Train) -> None:
-    """Refuses, before anything expensive, a folder that this run cannot use.
-
-    Raises:
-      FileNotFoundError, ValueError: there is nothing to resume, or a run to overwrite.
-    """
-    begun = workdir.latest_step(run) is not None
-    if config.resume and not begun:
-        raise FileNotFoundError(
-            f"{run} holds no checkpoint to resume from; start it without --resume"
-        )
-    if not config.resume and (begun or (run / "config.json").exists()):
-        raise ValueError(
-            f"{run} holds a run already; "
-            + ("go on with --resume or " if begun else "delete it or ")
-            + "name another --out"
-        )
-
-
-def claim(run: Run) -> None:
-    """Opens a fresh run's folder, once nothing in its settings can fail any more."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    record = dataclasses.asdict(run.config)
-    packages = games.packages(run.config.world)
-    record["provenance"] = provenance(run.name, run.config.seed, packages)
-    workdir.write_json(run.folder / "config.json", record)

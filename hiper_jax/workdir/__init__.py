@@ -12,6 +12,7 @@ checkpoints/00000007/      Orbax v1: `state` (arrays) and `extra` (JSON)
 from hiper_jax.workdir.atomic import write_bytes, write_json, write_text
 from hiper_jax.workdir.checkpoints import latest_step, restore, save
 from hiper_jax.workdir.episodes import episode_files, read_episodes, write_episodes
+from hiper_jax.workdir.lock import locked
 from hiper_jax.workdir.metrics import append_metrics, read_lines
 from hiper_jax.workdir.truncate import truncate_after
 
@@ -19,6 +20,7 @@ __all__ = [
     "append_metrics",
     "episode_files",
     "latest_step",
+    "locked",
     "read_episodes",
     "read_lines",
     "restore",

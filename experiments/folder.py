@@ -1,0 +1,160 @@
+"""A run's folder: who may begin or go on in it, and by which settings.
+
+config.json holds the settings that a run began with. Whoever goes on must name the
+same, but for those that change no result; other ones only with `--accept-changes`,
+which writes them down beside the iteration from which they hold.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from hiper_jax import workdir
+from hiper_jax.experiments.config import Train
+from hiper_jax.experiments.provenance import provenance
+
+# What changes no bit of a run: where and how often things are written, and in which
+# processes the same episodes are played.
+FREE = frozenset(
+    {
+        "accept_changes",
+        "checkpoint_every",
+        "checkpoint_minutes",
+        "keep",
+        "out",
+        "resume",
+        "stop_after",
+        "wandb",
+        "world.cache",
+        "world.in_process",
+        "world.workers",
+    }
+)
+_APART = ("provenance", "changes")  # of config.json, beside the settings
+
+
+class Change(NamedTuple):
+    """A setting that is not what the run began with."""
+
+    name: str  # dotted path
+    before: Any
+    now: Any
+
+
+def check(run: pathlib.Path, config: Train) -> None:
+    """Refuses, before anything expensive, a folder that this run cannot use.
+
+    Raises:
+      FileNotFoundError, ValueError: there is nothing to resume, a run to overwrite, or
+        the settings are others than the run's.
+    """
+    begun = workdir.latest_step(run) is not None
+    file = run / "config.json"
+    if config.resume and not begun and not file.exists():
+        raise FileNotFoundError(
+            f"{run} holds no run to resume; start it without --resume"
+        )
+    if not config.resume and begun:
+        raise ValueError(
+            f"{run} holds a run already; go on with --resume or name another --out"
+        )
+    if not file.exists():
+        return
+    found = changes(read(run), config)
+    if found and not config.accept_changes:
+        shown = "; ".join(
+            f"{name} {_short(before)} there, {_short(now)} here"
+            for name, before, now in found
+        )
+        raise ValueError(
+            f"{run} was begun with other settings ({shown}): give the same, name "
+            "another --out, or go on with these by --resume --accept-changes"
+        )
+
+
+def read(run: pathlib.Path) -> dict[str, Any]:
+    """The record of config.json.
+
+    Raises:
+      ValueError: it is damaged.
+    """
+    file = run / "config.json"
+    try:
+        record = json.loads(file.read_text())
+        if not isinstance(record, dict):
+            raise ValueError("no mapping")
+    except ValueError as error:
+        raise ValueError(
+            f"{file} is damaged ({error}); put it back, or name another --out"
+        ) from None
+    return record
+
+
+def changes(record: Mapping[str, Any], config: Train) -> list[Change]:
+    """The settings in which a run would differ from its record, but for free ones.
+
+    What a record does not name, because it is older, was at its default.
+    """
+    usual = dataclasses.replace(
+        Train(),
+        estimator=config.estimator,
+        learn=type(config.learn)(),
+        world=type(config.world)(),
+    )
+    now, before = dict(_flat(_plain(config))), dict(_flat(_plain(usual)))
+    before |= dict(_flat(record))
+    return [
+        Change(name, before.get(name), value)
+        for name, value in now.items()
+        if name not in FREE and before.get(name) != value
+    ]
+
+
+def claim(run: pathlib.Path, config: Train, name: str, packages) -> None:
+    """Writes config.json, once nothing in the settings can fail any more.
+
+    A run that was stopped before its first checkpoint leaves its metrics behind: they
+    go, for it begins again; what it evaluated before training stays.
+    """
+    if (run / "config.json").exists():
+        print(f"{run} was stopped before its first checkpoint: beginning again")
+        workdir.truncate_after(run, 0)
+    record = _plain(config)
+    record["provenance"] = provenance(name, config.seed, packages)
+    workdir.write_json(run / "config.json", record)
+
+
+def note_changes(run: pathlib.Path, config: Train, step: int) -> None:
+    """Writes down what a resumed run changes from iteration `step` on, if anything."""
+    old = read(run)
+    found = changes(old, config)
+    if not found:
+        return
+    for name, before, now in found:
+        print(f"accepted: {name} is {_short(now)} from here on, not {_short(before)}")
+    kept = {name: old[name] for name in _APART if name in old}
+    line = {"after_step": step, "settings": {n: [b, v] for n, b, v in found}}
+    kept["changes"] = [*kept.get("changes", []), line]
+    workdir.write_json(run / "config.json", _plain(config) | kept)
+
+
+def _plain(config: Train) -> dict[str, Any]:
+    """The settings as JSON holds them."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def _flat(record: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in record.items():
+        if not path and name in _APART:
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", value
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,219 @@
+"""One run, one folder, one set of settings; what a signal or a death leaves behind."""
+
+import dataclasses
+import filecmp
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import tiny_runs
+
+from hiper_jax import workdir
+from hiper_jax.act.envs.world import settings_for
+from hiper_jax.experiments import cli, folder, progress
+from hiper_jax.experiments import config as configs
+from hiper_jax.experiments import train as training
+from hiper_jax.experiments.eval import evaluate_checkpoint
+from hiper_jax.experiments.train import train
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    where = tmp_path_factory.mktemp("folder")
+    world = settings_for(
+        "sokoban", levels=8, unseen=4, max_turns=2, cache=str(where / "games")
+    )
+    return configs.Train(
+        model=str(tiny_runs.saved(where)),
+        world=world,
+        reading=configs.Reading(max_prompt=220, max_response=12),
+        learn=configs.Learn(minibatch=8, chunk=4),
+        num_updates=2,
+        episodes=4,
+        slots=4,
+        eval_episodes=4,
+        checkpoint_every=100,
+        actor_lr=1e-3,
+    )
+
+
+def run(setting, where, **changes):
+    return train(dataclasses.replace(setting, out=str(where), **changes), "test")
+
+
+@pytest.fixture(scope="module")
+def whole(setting, tmp_path_factory):
+    return run(setting, tmp_path_factory.mktemp("whole") / "run")
+
+
+def same(one, other) -> bool:
+    return filecmp.cmp(one / "metrics.jsonl", other / "metrics.jsonl", shallow=False)
+
+
+HOLD = (
+    "import sys, time; from hiper_jax import workdir\n"
+    "with workdir.locked(sys.argv[1]):\n"
+    "    print('held', flush=True); time.sleep(600)\n"
+)
+
+
+def test_a_folder_is_one_processs_until_it_ends_however_it_ends(tmp_path):
+    where = tmp_path / "run"
+    words = [sys.executable, "-c", HOLD, str(where)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=f"in use by process {other.pid} on"):
+            with workdir.locked(where):
+                pass
+        other.kill()
+    with workdir.locked(where), pytest.raises(ValueError, match="name another --out"):
+        with workdir.locked(where):
+            pass
+    assert not where.exists()  # nothing was written
+
+
+def test_a_second_run_in_a_folder_is_refused_and_changes_nothing(setting, tmp_path):
+    where = tmp_path / "run"
+    with workdir.locked(where):
+        (where / "metrics.jsonl").write_text("{}\n")
+        with pytest.raises(ValueError, match="is in use by process"):
+            run(setting, where)
+    assert [path.name for path in where.iterdir()] == ["metrics.jsonl"]
+
+
+def record_of(setting):
+    return json.loads(json.dumps(dataclasses.asdict(setting)))
+
+
+def test_every_setting_that_changes_a_result_is_named(setting):
+    record = record_of(setting) | {"provenance": {"seed": 0}, "changes": []}
+    assert folder.changes(record, setting) == []
+    other = dataclasses.replace(
+        setting,
+        seed=1,
+        num_updates=3,
+        learn=dataclasses.replace(setting.learn, gamma=0.9),
+        world=dataclasses.replace(setting.world, max_turns=3, workers=7),
+        out="elsewhere",
+        keep=9,
+        resume=True,
+    )
+    found = {name: (before, now) for name, before, now in folder.changes(record, other)}
+    assert found == {
+        "seed": (0, 1),
+        "num_updates": (2, 3),
+        "learn.gamma": (1.0, 0.9),
+        "world.max_turns": (2, 3),
+    }
+
+
+def test_every_field_is_either_free_or_compared(setting):
+    """A setting that is added later is compared, unless it is said to be free."""
+    flat = dict(folder._flat(record_of(setting)))
+    assert flat.keys() >= folder.FREE
+    record = {"world": {"environment": "sokoban"}}
+    assert folder.changes(record, configs.Train(world=settings_for("sokoban"))) == []
+    gigpo = configs.with_estimator(setting, "gigpo", samples=2)
+    names = [change.name for change in folder.changes(record_of(setting), gigpo)]
+    assert "estimator" in names
+
+
+def test_other_settings_are_refused_or_accepted_and_written_down(
+    setting, whole, tmp_path
+):
+    where = tmp_path / "run"
+    run(setting, where, stop_after=1)
+    with pytest.raises(ValueError, match=r"\(seed 0 there, 1 here\)") as error:
+        run(setting, where, resume=True, seed=1)
+    assert "--accept-changes" in str(error.value) and "\n" not in str(error.value)
+    run(setting, where, resume=True, seed=1, accept_changes=True)
+    record = json.loads((where / "config.json").read_text())
+    assert record["seed"] == 1
+    assert record["changes"] == [{"after_step": 1, "settings": {"seed": [0, 1]}}]
+    assert not same(where, whole)
+    assert "after_step" in (where / "report.html").read_text()
+    out = str(tmp_path / "e.json")
+    assert evaluate_checkpoint(str(where), episodes=2, out=out)["episodes"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_died_before_its_first_checkpoint_begins_again(
+    setting, whole, tmp_path, monkeypatch, resume, capsys
+):
+    where, act = tmp_path / "run", training.act
+
+    def die(run, state, pool, step):
+        if step == 1:
+            raise MemoryError("as good as kill -9: nothing is saved")
+        return act(run, state, pool, step)
+
+    monkeypatch.setattr(training, "act", die)
+    monkeypatch.setattr(training, "keep", lambda *_: None)
+    with pytest.raises(MemoryError):
+        run(setting, where)
+    assert len(workdir.read_lines(where / "metrics.jsonl")) == 1
+    assert workdir.latest_step(where) is None
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="begun with other settings"):
+        run(setting, where, resume=resume, seed=5)
+    run(setting, where, resume=resume)
+    assert "beginning again" in capsys.readouterr().out
+    assert same(where, whole)
+
+
+def test_a_checkpoint_comes_with_time_too(setting, tmp_path):
+    where = tmp_path / "run"
+    run(setting, where, checkpoint_minutes=1e-9, stop_after=1)
+    kept = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "keep", lambda run, state: kept.append(int(state.step)))
+        run(setting, tmp_path / "other", checkpoint_minutes=1e-9)
+        assert kept == [1, 2]
+        run(setting, tmp_path / "third")
+        assert kept == [1, 2, 2]
+
+
+def test_sigterm_saves_and_further_signals_disturb_nothing(
+    setting, whole, tmp_path, monkeypatch
+):
+    where, act, keep = tmp_path / "run", training.act, training.keep
+
+    def asked(run, state, pool, step):
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return act(run, state, pool, step)
+
+    def pressed(run, state):
+        os.kill(os.getpid(), signal.SIGINT)
+        keep(run, state)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(training, "act", asked)
+    monkeypatch.setattr(training, "keep", pressed)
+    with pytest.raises(progress.Terminated):
+        run(setting, where)
+    monkeypatch.undo()
+    assert workdir.latest_step(where) == 1
+    run(setting, where, resume=True)
+    assert same(where, whole)
+
+
+@pytest.mark.parametrize(
+    "stop, code", [(KeyboardInterrupt, 130), (progress.Terminated, 143)]
+)
+def test_each_signal_has_an_exit_code(stop, code, monkeypatch, capsys):
+    def stopped(argv):
+        raise stop
+
+    monkeypatch.setattr(cli, "_run", stopped)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as end:
+            cli.main(["train"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert end.value.code == code
+    assert "stopped" in capsys.readouterr().err
