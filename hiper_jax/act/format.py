@@ -13,7 +13,7 @@ from hiper_jax.act.envs.world import DEFAULT, Published, load_world
 SWITCH_TEXTS = ("KEEP", "SWITCH")
 
 # ASCII: a long s or a Kelvin sign makes no tag, here as in `spans`.
-_TAG_FLAGS = re.DOTALL | re.IGNORECASE | re.ASCII
+_TAG_FLAGS = re.IGNORECASE | re.ASCII
 _CJK = re.compile("[\u4e00-\u9fff]")
 
 
@@ -124,9 +124,16 @@ def _last(text: str, number: int) -> str:
 
 
 def _block(text: str, name: str) -> str | None:
-    """What the first block holds, tags in any case; None without both tags."""
-    found = re.search(f"<{name}>(.*?)</{name}>", text, _TAG_FLAGS)
-    return None if found is None else found[1]
+    """What the first block holds, tags in any case; None without both tags.
+
+    Only the first opening tag is tried: what closes none after it closes no later one,
+    and one pattern of both would look again from each of them.
+    """
+    opens = re.compile(f"<{name}>", _TAG_FLAGS).search(text)
+    if opens is None:
+        return None
+    closes = re.compile(f"</{name}>", _TAG_FLAGS).search(text, opens.end())
+    return None if closes is None else text[opens.end() : closes.start()]
 
 
 def _first_block(text: str, name: str) -> str | None:

@@ -9,6 +9,8 @@ from hiper_jax.act.pieces import PieceTable
 
 BLOCKS = ("action", "subgoal", "switch")
 
+_SECOND = b"/" + b"".join(name[:1].encode() for name in BLOCKS)  # after the `<`
+
 
 class Block(NamedTuple):
     """Byte positions in the batch's run of bytes, [N] each, -1 without a block."""
@@ -125,21 +127,23 @@ def lower(text: np.ndarray) -> np.ndarray:
 
 def find_tags(text: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
     """Per block: positions of its opening and closing tags, the opening's width."""
-    at = np.flatnonzero(text == ord("<"))
+    # A `<` that the next byte shows to be none is left out once for all tags.
+    at = np.flatnonzero(text[:-1] == ord("<"))
+    at = at[np.isin(text[at + 1], np.frombuffer(_SECOND, np.uint8))]
     longest = max(len(name) for name in BLOCKS) + 3
     padded = np.concatenate([text, np.zeros(longest, np.uint8)])
-    window = padded[at[:, None] + np.arange(longest)]
     return {
         name: (
-            at[_begins(window, f"<{name}>")],
-            at[_begins(window, f"</{name}>")],
+            _of_tag(padded, at, f"<{name}>"),
+            _of_tag(padded, at, f"</{name}>"),
             len(name) + 2,
         )
         for name in BLOCKS
     }
 
 
-def _begins(window: np.ndarray, tag: str) -> np.ndarray:
-    """[K] bool, which rows of window [K, longest] bytes begin with the tag."""
-    wanted = np.frombuffer(tag.encode(), np.uint8)
-    return (window[:, : len(tag)] == wanted).all(axis=1)
+def _of_tag(text: np.ndarray, at: np.ndarray, tag: str) -> np.ndarray:
+    """[K] those of the positions at which the tag stands; `text` goes on after them."""
+    for place, byte in enumerate(tag.encode()):
+        at = at[text[at + place] == byte]
+    return at

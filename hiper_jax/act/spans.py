@@ -169,8 +169,9 @@ def _asks_to_switch(flat: RowBytes, block: Block, tokens, table, paper: bool):
     found, odd = next_in(foreign, start, stop)
     for n in np.flatnonzero(odd):
         if paper:  # published: each token decoded by itself
-            ids = tokens[n, : flat.lengths[n]]
-            text = "".join(table.piece(i).decode(errors="replace") for i in ids)
+            ids, places = np.unique(tokens[n, : flat.lengths[n]], return_inverse=True)
+            said_by = [table.piece(i).decode(errors="replace") for i in ids]
+            text = "".join([said_by[place] for place in places.tolist()])
             text = text.partition("<switch>")[2].partition("</switch>")[0]
         else:
             text = flat.text[start[n] : stop[n]].tobytes().decode(errors="replace")
