@@ -357,4 +357,8 @@ _BENCHES: Mapping[str, Leaf] = {
         "sampling against `transformers`", _module("bench.generate", "Generate")
     ),
     "update": Leaf("the update against torch", _module("bench.update", "Update")),
+    "soak": Leaf(
+        "killed workers and a long run: nothing lost, nothing grows",
+        _module("bench.soak", "Soak"),
+    ),
 }

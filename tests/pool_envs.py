@@ -2,6 +2,8 @@
 
 import time
 
+from hiper_jax.experiments.bench.ledger import Ledger
+
 
 class Counter:
     """Counts its steps; the observation tells the whole history of the episode."""
@@ -69,3 +71,14 @@ class Forgetful(Counter):
         import os
 
         return str(os.getpid()), 0.0, False, False, self._info(False)
+
+
+class Skipping(Ledger):
+    """Loses the third action of every episode."""
+
+    def step(self, action):
+        before, result = self._digest, super().step(action)
+        if self._turn == 3:
+            self._digest = before
+            result = (self._line(), *result[1:])
+        return result
