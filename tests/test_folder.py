@@ -136,7 +136,7 @@ def test_other_settings_are_refused_or_accepted_and_written_down(
     assert not same(where, whole)
     assert "after_step" in (where / "report.html").read_text()
     out = str(tmp_path / "e.json")
-    assert evaluate_checkpoint(str(where), episodes=2, out=out)["episodes"]
+    assert evaluate_checkpoint(str(where), **tiny_runs.panel(2, out))["episodes"]
 
 
 @pytest.mark.parametrize("resume", [False, True])

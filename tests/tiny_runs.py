@@ -52,3 +52,9 @@ def check_run(run: pathlib.Path, split: str = "valid_unseen") -> list[Episode]:
         assert len(record["episodes"]) == 4
     assert "<html" in (run / "report.html").read_text()
     return list(workdir.read_episodes(run / "episodes" / "000002.jsonl.gz"))
+
+
+def panel(episodes: int, out) -> dict:
+    """What `evaluate_checkpoint` is asked for a few games of the unseen split."""
+    asked = {"split": "valid_unseen", "temperature": 0.4, "seed": 0, "slots": 4}
+    return asked | {"episodes": episodes, "data": "", "out": str(out)}
