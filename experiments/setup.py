@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hiper_jax.act.chat_template import THINKING
 from hiper_jax.act.envs.world import load_world
 from hiper_jax.act.episode import Episode
 from hiper_jax.act.rollout import Reader, make_reader
@@ -98,7 +99,7 @@ def reader_of(agent: Agent, reading: Reading, environment: str) -> Reader:
     """How this agent's prompts are written and its responses read."""
     return make_reader(
         load_world(environment),
-        agent.codec,
+        agent.codec.set_template(THINKING[reading.enable_thinking], reading.clock),
         style=reading.style,
         max_prompt=reading.max_prompt,
         history_length=reading.history_length,

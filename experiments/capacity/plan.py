@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -18,6 +17,7 @@ from hiper_jax.experiments.capacity import memory as plan
 from hiper_jax.experiments.config import EstimatorName, Mesh, Train, with_estimator
 from hiper_jax.lm import LMConfig, num_params, qwen, sharding, weights
 from hiper_jax.lm.known import MODELS
+from hiper_jax.lm.model_folder import find_folder
 
 GIB = 2**30
 
@@ -102,8 +102,9 @@ def shape_of(model: str) -> LMConfig:
     """
     if model.lower() in MODELS:
         return MODELS[model.lower()]
-    if (pathlib.Path(model) / "config.json").is_file():
-        return weights.read_config(model)
+    folder = find_folder(model)
+    if (folder / "config.json").is_file():
+        return weights.read_config(folder)
     raise ValueError(
         f"there is no model {model!r}; name a folder with a config.json, or one of "
         + ", ".join(MODELS)

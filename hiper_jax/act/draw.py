@@ -2,12 +2,19 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+
+NEVER = -1e30  # the logit of an id without a token: its probability is exactly 0
 
 
 @jax.named_scope("draw")
 def draw(
-    logits: Array, step: Array, keys: Array, temperature: Array
+    logits: Array,
+    step: Array,
+    keys: Array,
+    temperature: Array,
+    known: Array | np.ndarray | None = None,
 ) -> tuple[Array, Array]:
     """Draws a token per row.
 
@@ -16,13 +23,22 @@ def draw(
       step: [] int32, place in the response.
       keys: [S] one key per row.
       temperature: [] float32; 0 takes the likeliest token.
+      known: [V] bool, false where an id has no token and is never drawn; None: all
+        have one.
 
     Returns:
       [S] int32 tokens, and [S] float32 log-probability of each under the distribution
       it was drawn from (under temperature 1 where the temperature is 0), nats.
     """
+    if known is not None:
+        logits = jnp.where(known[None], logits, NEVER)
     scaled = logits / jnp.where(temperature > 0, temperature, 1.0)
     token = jax.lax.cond(temperature > 0, at_random, likeliest, scaled, step, keys)
+    if known is not None:
+        # Sums of a CDF may round up behind its last outcome.
+        token = jnp.where(
+            jnp.asarray(known)[token], token, likeliest(scaled, step, keys)
+        )
     chosen = jnp.take_along_axis(scaled, token[:, None], axis=1)[:, 0]
     return token, chosen - jax.nn.logsumexp(scaled, axis=-1)
 

@@ -8,12 +8,15 @@
 import re
 from typing import NamedTuple
 
+from hiper_jax.act.asides import closed_thoughts
 from hiper_jax.act.envs.world import DEFAULT, Published, load_world
 
 SWITCH_TEXTS = ("KEEP", "SWITCH")
 
 # ASCII: a long s or a Kelvin sign makes no tag, here as in `spans`.
 _TAG_FLAGS = re.IGNORECASE | re.ASCII
+_THINK = re.compile("<(/?)think>", re.IGNORECASE | re.ASCII)
+_GAP = "\U00100002"  # where a thought stood: no tag spans it; a private character
 _CJK = re.compile("[\u4e00-\u9fff]")
 
 
@@ -55,7 +58,8 @@ def read(text: str, *, tail: int, published: Published, mode: str) -> Reply:
     KEEP or SWITCH (any case), the subgoal block is there and no CJK character occurs.
 
     In "corrected" mode tags are found in any case, each block is read whatever became
-    of the others, and a switch that cannot be read is KEEP. In "paper" mode the
+    of the others, a switch that cannot be read is KEEP, and what stands in a closed
+    `<think>` block is not there, see `asides`. In "paper" mode the
     published reader's ways are kept: the first `</action>` ends the action wherever it
     stands, and the first fault met ends the reading (see `_read_as_published`).
 
@@ -77,12 +81,15 @@ def read(text: str, *, tail: int, published: Published, mode: str) -> Reply:
         return _read_as_published(text, tail, published)
     if mode != "corrected":
         raise ValueError(f'mode must be "corrected" or "paper", but it is {mode!r}.')
+    spoken = _without_thoughts(text)
     action, subgoal, switch = (
-        _block(text, name) for name in ("action", "subgoal", "switch")
+        _block(spoken, name) for name in ("action", "subgoal", "switch")
     )
     said = (switch or "").strip().upper()
     return Reply(
-        action=_last(text, tail) if action is None else action.lower().strip(),
+        action=_last(spoken.replace(_GAP, ""), tail)
+        if action is None
+        else action.lower().strip(),
         subgoal=(subgoal or "").strip(),
         switch=said if said in SWITCH_TEXTS else "KEEP",
         valid=(
@@ -119,6 +126,16 @@ def _read_as_published(text: str, tail: int, published: Published) -> Reply:
     return Reply(action, subgoal.strip(), switch, not _CJK.search(text))
 
 
+def _without_thoughts(text: str) -> str:
+    """The text with a gap for each closed think block; as it is where there is none."""
+    tags = ((m.start(), m.end(), bool(m[1])) for m in _THINK.finditer(text))
+    kept, last = [], 0
+    for start, end in closed_thoughts(tags):
+        kept.append(text[last:start].replace(_GAP, ""))
+        last = end
+    return _GAP.join([*kept, text[last:].replace(_GAP, "")]) if kept else text
+
+
 def _last(text: str, number: int) -> str:
     return text.lower()[-number:] if number else ""
 
@@ -133,7 +150,9 @@ def _block(text: str, name: str) -> str | None:
     if opens is None:
         return None
     closes = re.compile(f"</{name}>", _TAG_FLAGS).search(text, opens.end())
-    return None if closes is None else text[opens.end() : closes.start()]
+    if closes is None:
+        return None
+    return text[opens.end() : closes.start()].replace(_GAP, "")
 
 
 def _first_block(text: str, name: str) -> str | None:

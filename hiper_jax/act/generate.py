@@ -36,10 +36,11 @@ def record(
     temperature: Array,
     stops: np.ndarray,
     pad_id: int,
+    known: np.ndarray | None = None,
 ) -> Sampling:
     """Draws from logits [S, V] and notes what was drawn; arguments as `sample`."""
     step, done, count, tokens, log_prob, _ = state
-    token, score = draw(logits, step, keys, temperature)
+    token, score = draw(logits, step, keys, temperature, known)
     token = jnp.where(done, pad_id, token)
     score = jnp.where(done, 0.0, score)
     tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, step, 0)
@@ -62,6 +63,7 @@ def sample(
     max_new: int,
     stops: np.ndarray,
     pad_id: int,
+    known: np.ndarray | None = None,
 ) -> tuple[Array, Array, Array]:
     """Samples a response per row.
 
@@ -75,6 +77,7 @@ def sample(
         and the place in the response only.
       prefill, decode_step, max_new, pad_id: see `make_generate`.
       stops: [any] int32 tokens that end a response.
+      known: see `draw`.
 
     Returns:
       [S, R] int32 tokens, the end token included, then `pad_id`; [S, R] float32
@@ -84,7 +87,12 @@ def sample(
     rows = prompts.shape[0]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, row_ids)
     note = functools.partial(
-        record, keys=keys, temperature=temperature, stops=stops, pad_id=pad_id
+        record,
+        keys=keys,
+        temperature=temperature,
+        stops=stops,
+        pad_id=pad_id,
+        known=known,
     )
     logits, cache = prefill(params, prompts, lengths, max_new)
     begun = Sampling(
@@ -151,6 +159,7 @@ def make_generate(
     max_new: int,
     eos_id: int | Sequence[int],
     pad_id: int = 0,
+    known: np.ndarray | None = None,
 ) -> Generate:
     """Builds the compiled sampler.
 
@@ -160,6 +169,8 @@ def make_generate(
       max_new: R, tokens per response at most, the end token included.
       eos_id: the token, or tokens, that end a response.
       pad_id: what fills a response after its end.
+      known: [V] bool, false where an id has no token and is never drawn; None: all
+        have one.
     """
     return Generate(
         functools.partial(
@@ -169,6 +180,7 @@ def make_generate(
             max_new=max_new,
             stops=np.atleast_1d(np.asarray(eos_id, np.int32)),
             pad_id=pad_id,
+            known=known,
         )
     )
 

@@ -8,13 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Control tokens of this form, and those a tokenizer marks special, end a message.
-_CONTROL = re.compile(r"<\|.*\|>|</s>|<eos>|<end_of_turn>|\[EOS\]")
-_TAGS = {
-    f"<{slash}{name}>"
-    for slash in ("", "/")
-    for name in ("switch", "subgoal", "action")
-}
+from hiper_jax.act.as_text import is_control
 
 
 class PieceTable(NamedTuple):
@@ -31,12 +25,16 @@ class PieceTable(NamedTuple):
         return self.bytes[begin : begin + self.length[token]].tobytes()
 
 
-def piece_table(tokenizer) -> PieceTable:
+def piece_table(
+    tokenizer, ends: tuple[int, ...] = (), unread: tuple[int, ...] = ()
+) -> PieceTable:
     """The table of a tokenizer; kept for the last few, so asking again is cheap.
 
     Args:
       tokenizer: a transformers fast tokenizer or a `tokenizers.Tokenizer`, byte-level
         BPE or of the metaspace kind (with or without byte fallback).
+      ends: tokens that end a message, beside the control tokens.
+      unread: tokens that the text of a response leaves out; they have no bytes.
 
     Raises:
       ValueError: another kind of tokenizer.
@@ -47,11 +45,11 @@ def piece_table(tokenizer) -> PieceTable:
             "token_masks needs a fast tokenizer (transformers or tokenizers) or a "
             f"piece table, but got {type(tokenizer).__name__}."
         )
-    return _build(tokenizer, inner.get_vocab_size(with_added_tokens=True))
+    return _build(tokenizer, inner.get_vocab_size(with_added_tokens=True), ends, unread)
 
 
 @functools.lru_cache(maxsize=4)
-def _build(tokenizer, num_tokens: int) -> PieceTable:
+def _build(tokenizer, num_tokens: int, also, unread) -> PieceTable:
     """`num_tokens` tells a tokenizer from itself after tokens were added to it."""
     del num_tokens
     inner = getattr(tokenizer, "backend_tokenizer", tokenizer)
@@ -66,9 +64,11 @@ def _build(tokenizer, num_tokens: int) -> PieceTable:
     ends = np.zeros(size, bool)
     for token, entry in added.items():
         pieces[token] = entry.content.encode()
-        ends[token] = entry.content not in _TAGS and (
-            entry.special or bool(_CONTROL.fullmatch(entry.content))
-        )
+        ends[token] = is_control(entry)
+    ends[[token for token in also if token < size]] = True
+    for token in unread:
+        if token < size:
+            pieces[token] = b""
     length = np.array([len(piece) for piece in pieces], np.int64)
     return PieceTable(
         bytes=np.frombuffer(b"".join(pieces) + b"\xff", np.uint8),

@@ -1,10 +1,12 @@
 """A batch of token rows as one run of bytes, where tags are found in one pass."""
 
 import functools
+import itertools
 from typing import NamedTuple
 
 import numpy as np
 
+from hiper_jax.act.asides import closed_thoughts
 from hiper_jax.act.pieces import PieceTable
 
 BLOCKS = ("action", "subgoal", "switch")
@@ -52,6 +54,25 @@ class RowBytes:
         self.text = table.bytes[where]
         self.row_start = self.starts[self.first]
         self.row_end = self.starts[self.first + self.lengths]
+
+    def hush(self) -> None:
+        """Blots closed think blocks out with 0xFF, so that no tag is found in them."""
+        text = np.append(lower(self.text), np.zeros(8, np.uint8))
+        at = np.flatnonzero(text == ord("<"))
+        opens, closes = (_of_tag(text, at, tag) for tag in ("<think>", "</think>"))
+        if not closes.size:
+            return
+        tags = []
+        for starts, width, shut in ((opens, 7, False), (closes, 8, True)):
+            row = np.searchsorted(self.row_start, starts, side="right") - 1
+            tags += [
+                (start, start + width, shut, n)
+                for start, n in zip(starts.tolist(), row.tolist(), strict=True)
+            ]
+        for n, group in itertools.groupby(sorted(tags), key=lambda tag: tag[3]):
+            origin = int(self.row_start[n])
+            for start, end in closed_thoughts((tag[:3] for tag in group), origin):
+                self.text[start:end] = 0xFF
 
     def first_block(self, opens: np.ndarray, closes: np.ndarray, width: int) -> Block:
         """The first opening tag of each row and the first closing tag after it."""

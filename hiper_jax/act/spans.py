@@ -50,7 +50,8 @@ def token_masks(
     "corrected": each token has one owner, the block in which it begins (the innermost
     where blocks nest; for a token that begins outside, the first block it touches); the
     end-of-message token belongs to the action, as do a blockless response's unowned
-    tokens; tags are found in any case; only SWITCH switches.
+    tokens; tags are found in any case, but none in a closed think block; only SWITCH
+    switches.
     "paper": masks may overlap, the end-of-message token is in none, tags are lower
     case, any switch text but KEEP (or nothing) switches, and without tags a last `]`,
     `.` or `)` of a subgoal or an action counts as its closing tag.
@@ -94,6 +95,8 @@ def token_masks(
     table = tokenizer if isinstance(tokenizer, PieceTable) else piece_table(tokenizer)
     paper = mode == "paper"
     flat = RowBytes(tokens, mask, table)
+    if not paper:
+        flat.hush()
     tags = find_tags(flat.text if paper else lower(flat.text))
     blocks = {name: flat.first_block(*tags[name]) for name in BLOCKS}
 
@@ -174,7 +177,8 @@ def _asks_to_switch(flat: RowBytes, block: Block, tokens, table, paper: bool):
             text = "".join([said_by[place] for place in places.tolist()])
             text = text.partition("<switch>")[2].partition("</switch>")[0]
         else:
-            text = flat.text[start[n] : stop[n]].tobytes().decode(errors="replace")
+            said_here = flat.text[start[n] : stop[n]].tobytes().replace(b"\xff", b"")
+            text = said_here.decode(errors="replace")
         text = text.strip().upper()
         result[n] = (text not in ("", "KEEP")) if paper else text == "SWITCH"
     return result

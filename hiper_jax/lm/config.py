@@ -5,6 +5,7 @@ norm on each q and k head (Qwen3), neither (Llama); and by how rotations are str
 """
 
 import dataclasses
+import math
 from typing import Any
 
 
@@ -17,7 +18,9 @@ class RopeScaling:
       factor: how many times longer the context becomes.
       original: tokens, the pre-training context length.
       low, high: "llama3": low/high frequency factors; "yarn": beta_slow/beta_fast.
-      attention: "yarn": multiplies cos and sin; None means 0.1 ln(factor) + 1.
+      attention: "yarn": multiplies cos and sin; None means 0.1 ln(factor) + 1, and 1
+        for a factor of at most 1.
+      truncate: "yarn": the ramp's ends are rounded outwards to whole frequencies.
     """
 
     kind: str
@@ -26,6 +29,12 @@ class RopeScaling:
     low: float = 1.0
     high: float = 4.0
     attention: float | None = None
+    truncate: bool = True
+
+
+def yarn_attention(factor: float, scale: float = 1.0) -> float:
+    """YaRN: what cos and sin are multiplied by, for a stretch by `factor`."""
+    return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,9 @@
 Format: the ggml project's `docs/gguf.md`; block layouts: its `ggml-common.h`.
 """
 
+import math
 import os
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +30,7 @@ _SCALARS: tuple[Any, ...] = (
     "d",
 )
 _STRING, _ARRAY = 8, 9
+_SHARD = re.compile(r"-[0-9]{5}-of-(?!00001)[0-9]{5}\.gguf$")
 
 
 class Format(NamedTuple):
@@ -109,17 +112,8 @@ class _Reader:
         return self.take(_SCALARS[kind])
 
 
-def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Reads metadata and maps tensors.
-
-    Raises:
-      ValueError: if the file is no GGUF, or stores a type that is not read here.
-    """
-    path = Path(path)
-    data = np.memmap(path, np.uint8, mode="r")
-    if len(data) < 24 or bytes(data[:4]) != b"GGUF":
-        raise ValueError(f"{path} is not a GGUF file; fetch it again.")
-    reader = _Reader(data, place=8)
+def _read_head(reader: _Reader) -> tuple[dict[str, Any], list[Any], int]:
+    """Metadata; name, shape, kind and offset of each tensor; where tensors begin."""
     num_tensors, num_fields = reader.take("Q"), reader.take("Q")
     fields = {}
     for _ in range(num_fields):
@@ -131,6 +125,29 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
         shape = tuple(reader.take("Q") for _ in range(reader.take("I")))[::-1]
         entries.append((name, shape, reader.take("I"), reader.take("Q")))
     start = reader.place + -reader.place % fields.get("general.alignment", 32)
+    return fields, entries, start
+
+
+def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Reads metadata and maps tensors.
+
+    Raises:
+      ValueError: if the file is no GGUF, is damaged or one shard of several, or stores
+        a type that is not read here.
+    """
+    path = Path(path)
+    data = np.memmap(path, np.uint8, mode="r")
+    if len(data) < 24 or bytes(data[:4]) != b"GGUF":
+        raise ValueError(f"{path} is not a GGUF file; fetch it again.")
+    try:
+        fields, entries, start = _read_head(_Reader(data, place=8))
+    except (struct.error, LookupError, TypeError, ZeroDivisionError, RecursionError):
+        raise ValueError(f"{path} has damaged metadata; fetch it again.") from None
+    if fields.get("split.count", 1) != 1 or _SHARD.search(path.name):
+        raise ValueError(
+            f"{path} is one shard of a model; join all of them into one file first, "
+            "with llama.cpp's `llama-gguf-split --merge`."
+        )
     tensors = {}
     for name, shape, kind, offset in entries:
         if kind not in FORMATS:
@@ -140,7 +157,7 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
             )
         stored = FORMATS[kind]
         begin = start + offset
-        size = int(np.prod(shape)) // stored.block * stored.size
+        size = math.prod(shape) // stored.block * stored.size
         if begin + size > len(data):
             raise ValueError(f"{path} is cut short at {name}; fetch it again.")
         tensors[name] = Tensor(shape, kind, data[begin : begin + size])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 STYLES = ("gpt-2", "smollm")  # how text is cut before pieces are merged
-_CONTROL = 3  # the token type of special tokens
+_CONTROL, _USER_DEFINED = 3, 4  # types of tokens that text is searched for first
 _ROLES = {"bos": "bos", "eos": "eos", "padding": "pad"}  # ggml's name and theirs
 
 
@@ -39,8 +39,14 @@ def write_tokenizer(fields: Mapping[str, Any], target: Path) -> dict[str, Any]:
         )
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    pieces = fields["tokenizer.ggml.tokens"]
-    merges = [tuple(pair.split(" ")) for pair in fields["tokenizer.ggml.merges"]]
+    pieces = _listed(fields, "tokens", str)
+    kinds = _listed(fields, "token_type", int)
+    if len(pieces) != len(kinds):
+        raise ValueError(
+            f"The GGUF file has {len(pieces)} tokens and {len(kinds)} token types; "
+            "fetch another."
+        )
+    merges = [tuple(pair.split(" ")) for pair in _listed(fields, "merges", str)]
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
@@ -50,17 +56,35 @@ def write_tokenizer(fields: Mapping[str, Any], target: Path) -> dict[str, Any]:
     else:
         tokenizer.pre_tokenizer = byte_level
     tokenizer.decoder = decoders.ByteLevel()
-    kinds = fields["tokenizer.ggml.token_type"]
-    special = [p for p, kind in zip(pieces, kinds, strict=True) if kind == _CONTROL]
-    tokenizer.add_special_tokens(
-        [AddedToken(piece, special=True, normalized=False) for piece in special]
-    )
+    for kind, special in ((_CONTROL, True), (_USER_DEFINED, False)):
+        tokenizer.add_tokens(
+            [
+                AddedToken(piece, special=special, normalized=False)
+                for piece, its in zip(pieces, kinds, strict=True)
+                if its == kind
+            ]
+        )
     tokenizer.save(str(target / "tokenizer.json"))
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     for role, theirs in _ROLES.items():
         index = fields.get(f"tokenizer.ggml.{role}_token_id")
         if index is not None:
+            if not 0 <= index < len(pieces):
+                raise ValueError(
+                    f"The GGUF file's {role} token is {index} of {len(pieces)}; fetch "
+                    "another."
+                )
             settings[f"{theirs}_token"] = pieces[index]
     if "tokenizer.chat_template" in fields:
         settings["chat_template"] = fields["tokenizer.chat_template"]
     return settings
+
+
+def _listed(fields: Mapping[str, Any], name: str, kind: type) -> list[Any]:
+    found = fields.get(f"tokenizer.ggml.{name}")
+    if not isinstance(found, list) or not all(isinstance(x, kind) for x in found):
+        raise ValueError(
+            f"The GGUF file lacks tokenizer.ggml.{name}; fetch another, or take the "
+            "model from its Hugging Face directory."
+        )
+    return found

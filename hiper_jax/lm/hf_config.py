@@ -1,9 +1,10 @@
 """A model's shape <-> the mapping of a Hugging Face `config.json`."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from hiper_jax.lm.config import LMConfig, RopeScaling
+from hiper_jax.lm.config import LMConfig, RopeScaling, yarn_attention
 from hiper_jax.lm.families import FAMILIES, family_of, make_config
 
 # Of every family: absent or so, or the network is not this one.
@@ -14,6 +15,8 @@ COMPUTED = {
     "attention_bias": False,
     "pretraining_tp": 1,
 }
+
+_STRETCHES = ("linear", "llama3", "yarn")
 
 
 def from_hf(hf: Mapping[str, Any], *, dtype: str = "float32") -> LMConfig:
@@ -38,7 +41,13 @@ def from_hf(hf: Mapping[str, Any], *, dtype: str = "float32") -> LMConfig:
                 f"config.json has {field} = {value!r}, which is not computed here; "
                 f"use a model with {field} = {known!r}."
             )
-    rope = {**(hf.get("rope_scaling") or {}), **(hf.get("rope_parameters") or {})}
+    rope = hf.get("rope_scaling") or hf.get("rope_parameters") or {}
+    share = rope.get("partial_rotary_factor", hf.get("partial_rotary_factor", 1.0))
+    if share != 1 or any(isinstance(value, Mapping) for value in rope.values()):
+        raise ValueError(
+            "config.json rotates a part of each head, or each kind of layer otherwise, "
+            "which is not computed here; use a model with one rotation of whole heads."
+        )
     theta = rope.get("rope_theta", hf.get("rope_theta", 10000.0))
     num_heads = hf["num_attention_heads"]
     max_positions = hf.get("max_position_embeddings", 32768)
@@ -53,7 +62,7 @@ def from_hf(hf: Mapping[str, Any], *, dtype: str = "float32") -> LMConfig:
         mlp_width=hf["intermediate_size"],
         tied=bool(hf.get("tie_word_embeddings", False)),
         rope_theta=float(theta),
-        rope_scaling=_read_scaling(rope, max_positions),
+        rope_scaling=_read_scaling(rope, hf, max_positions),
         rms_eps=float(hf.get("rms_norm_eps", 1e-6)),
         max_positions=max_positions,
         dtype=dtype,
@@ -85,25 +94,52 @@ def to_hf(config: LMConfig) -> dict[str, Any]:
     return hf
 
 
-def _read_scaling(rope: Mapping[str, Any], max_positions: int) -> RopeScaling | None:
-    kind = rope.get("rope_type", rope.get("type", "default"))
+def _read_scaling(
+    rope: Mapping[str, Any], hf: Mapping[str, Any], max_positions: int
+) -> RopeScaling | None:
+    """The stretch that the file names, with the defaults of `transformers`."""
+    kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind == "default":
         return None
-    if kind not in ("linear", "llama3", "yarn"):
+    if kind not in _STRETCHES:
         raise ValueError(
             f"config.json has rope scaling {kind!r}; use linear, llama3 or yarn."
         )
-    names = ("low_freq_factor", "high_freq_factor")
-    low, high = rope.get(names[0], 1.0), rope.get(names[1], 4.0)
-    if kind == "yarn":
-        low, high = rope.get("beta_slow") or 1.0, rope.get("beta_fast") or 32.0
-    return RopeScaling(
-        kind=kind,
-        factor=float(rope["factor"]),
-        original=rope.get("original_max_position_embeddings") or max_positions,
-        low=float(low),
-        high=float(high),
-        attention=rope.get("attention_factor"),
+    original = (
+        hf.get("original_max_position_embeddings")
+        or rope.get("original_max_position_embeddings")
+        or max_positions
+    )
+    factor = rope.get("factor")
+    if kind == "yarn" and factor is None and "factor" in rope:
+        factor = max_positions / original
+    need = ("low_freq_factor", "high_freq_factor") if kind == "llama3" else ()
+    numbers = {name: rope.get(name) for name in need} | {"factor": factor}
+    for name, number in numbers.items():
+        if type(number) not in (int, float) or not number > 0:
+            raise ValueError(
+                f"config.json has rope scaling {kind!r} with {name} = {number!r}; it "
+                "must be a number above 0."
+            )
+    scaling = RopeScaling(kind=kind, factor=float(factor), original=original)
+    if kind == "llama3":
+        low, high = (float(rope[name]) for name in need)
+        return dataclasses.replace(scaling, low=low, high=high)
+    return scaling if kind == "linear" else _read_yarn(rope, scaling)
+
+
+def _read_yarn(rope: Mapping[str, Any], scaling: RopeScaling) -> RopeScaling:
+    attention = rope.get("attention_factor")
+    both = rope.get("mscale"), rope.get("mscale_all_dim")
+    if attention is None and all(both):
+        over, under = (yarn_attention(scaling.factor, scale) for scale in both)
+        attention = over / under
+    return dataclasses.replace(
+        scaling,
+        low=float(rope.get("beta_slow") or 1.0),
+        high=float(rope.get("beta_fast") or 32.0),
+        attention=attention,
+        truncate=bool(rope.get("truncate", True)),
     )
 
 
@@ -120,4 +156,6 @@ def _write_scaling(scaling: RopeScaling) -> dict[str, Any]:
     hf |= {"beta_slow": scaling.low, "beta_fast": scaling.high}
     if scaling.attention is not None:
         hf["attention_factor"] = scaling.attention
+    if not scaling.truncate:
+        hf["truncate"] = False
     return hf

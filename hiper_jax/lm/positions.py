@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from hiper_jax.lm.config import LMConfig, RopeScaling
+from hiper_jax.lm.config import LMConfig, RopeScaling, yarn_attention
 
 
 def count_positions(tokens: Array, segment: Array | None) -> Array:
@@ -43,13 +43,16 @@ def rope_frequencies(config: LMConfig) -> tuple[np.ndarray, float]:
         keep = (turns - scaling.low) / (scaling.high - scaling.low)
         keep = np.clip(keep, 0.0, 1.0)
         return keep * omega + (1 - keep) * slow, 1.0
-    first = max(math.floor(_dimension(config, scaling, scaling.high)), 0)
-    last = min(math.ceil(_dimension(config, scaling, scaling.low)), config.head_dim - 1)
-    ramp = (np.arange(len(omega)) - first) / max(last - first, 0.001)
+    first = _dimension(config, scaling, scaling.high)
+    last = _dimension(config, scaling, scaling.low)
+    if scaling.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, config.head_dim - 1)
+    ramp = (np.arange(len(omega)) - first) / ((last - first) or 0.001)
     drop = np.clip(ramp, 0.0, 1.0)
     attention = scaling.attention
     if attention is None:
-        attention = 0.1 * math.log(scaling.factor) + 1.0
+        attention = yarn_attention(scaling.factor)
     return (1 - drop) * omega + drop * slow, attention
 
 

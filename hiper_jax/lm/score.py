@@ -15,12 +15,15 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from hiper_jax.lm.config import LMConfig
 from hiper_jax.lm.head_chunks import from_chunks, into_chunks, plan_chunks
 from hiper_jax.lm.params import Params
 from hiper_jax.lm.qwen import Constrain, leave
+
+NEVER = -1e30  # the logit of an id without a token: its probability is exactly 0
 
 
 def response_hidden(hidden: Array, prompt_lengths: Array, num_tokens: int) -> Array:
@@ -52,6 +55,7 @@ def log_prob_and_entropy(
     *,
     temperature: float | Array = 1.0,
     chunk: int = 1024,
+    known: Array | np.ndarray | None = None,
     constrain: Constrain | None = None,
 ) -> tuple[Array, Array]:
     """Scores tokens under softmax(logits / temperature), a chunk at a time.
@@ -67,6 +71,8 @@ def log_prob_and_entropy(
       targets: [...] int32 tokens to score; below 0 on padding, which may score 0.
       temperature: above 0, of the sampling distribution; no gradient flows to it.
       chunk: states per chunk, over all devices.
+      known: [V] bool, false where an id has no token: the distribution is over the
+        others. None: all have one.
       constrain: places a chunk, see `qwen.forward`.
 
     Returns:
@@ -84,12 +90,13 @@ def log_prob_and_entropy(
     cut = plan_chunks(targets.shape, chunk)
     scale = 1 / jnp.asarray(temperature, jnp.float32)
     chunks = into_chunks(hidden, cut, 0), into_chunks(targets, cut, -1)
-    scores: Any = _score(constrain, head, *chunks, scale)
+    known = None if known is None else jnp.asarray(known)
+    scores: Any = _score(constrain, head, *chunks, scale, known)
     return from_chunks(scores[0], cut), from_chunks(scores[1], cut)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _score(constrain, head: Array, hidden: Array, targets: Array, scale: Array):
+def _score(constrain, head: Array, hidden: Array, targets: Array, scale: Array, known):
     """`log_prob_and_entropy` of chunks.
 
     Args:
@@ -98,14 +105,15 @@ def _score(constrain, head: Array, hidden: Array, targets: Array, scale: Array):
       hidden: [chunks, S, D].
       targets: [chunks, S] int32.
       scale: [] float32, 1 / temperature.
+      known: [V] bool or None.
 
     Returns:
       log-probability and entropy, [chunks, S] each.
     """
-    return _forward(constrain, head, hidden, targets, scale)[0]
+    return _forward(constrain, head, hidden, targets, scale, known)[0]
 
 
-def _forward(constrain, head, hidden, targets, scale):
+def _forward(constrain, head, hidden, targets, scale, known):
     place = constrain or leave
     score = functools.partial(
         _score_chunk,
@@ -114,15 +122,17 @@ def _forward(constrain, head, hidden, targets, scale):
         hidden=hidden,
         targets=targets,
         scale=scale,
+        known=known,
     )
     blank = (jnp.zeros(targets.shape, jnp.float32),) * 3
     *scores, normaliser = jax.lax.fori_loop(0, _filled(targets), score, blank)
-    return tuple(scores), (head, hidden, targets, scale, scores[1], normaliser)
+    kept = (head, hidden, targets, scale, known, scores[1], normaliser)
+    return tuple(scores), kept
 
 
-def _score_chunk(i, out, *, place, head, hidden, targets, scale):
+def _score_chunk(i, out, *, place, head, hidden, targets, scale, known):
     """Puts log-probs, entropies and normalisers of chunk i into `out`."""
-    z = _logits(place, head, hidden[i], scale)
+    z = _logits(place, head, hidden[i], scale, known)
     normaliser = jax.nn.logsumexp(z, axis=-1)
     log_p = z - normaliser[..., None]
     entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
@@ -132,7 +142,7 @@ def _score_chunk(i, out, *, place, head, hidden, targets, scale):
 @jax.named_scope("score")
 def _backward(constrain, kept, gradients):
     place = constrain or leave
-    head, hidden, targets, scale, entropy, normaliser = kept
+    head, hidden, targets, scale, known, entropy, normaliser = kept
     add = functools.partial(
         _add_chunk,
         place=place,
@@ -140,26 +150,27 @@ def _backward(constrain, kept, gradients):
         hidden=hidden,
         targets=targets,
         scale=scale,
+        known=known,
         given=(*gradients, entropy, normaliser),
     )
     blank = jnp.zeros(head.shape, jnp.float32), jnp.zeros_like(hidden)
     by_head, by_hidden = jax.lax.fori_loop(0, _filled(targets), add, blank)
-    return by_head.astype(head.dtype), by_hidden, None, None
+    return by_head.astype(head.dtype), by_hidden, None, None, None
 
 
-def _add_chunk(i, sums, *, place, head, hidden, targets, scale, given):
+def _add_chunk(i, sums, *, place, head, hidden, targets, scale, known, given):
     """Adds chunk i to the gradients by the head [V, D] and by its own states.
 
     Args:
       i: [] int32.
       sums: [V, D] float32, and [chunks, S, D].
-      place, head, hidden, targets, scale: as in `_score`.
+      place, head, hidden, targets, scale, known: as in `_score`.
       given: gradients by log-prob and by entropy, the entropy, the normaliser,
         [chunks, S] each.
     """
     by_head, by_hidden = sums
     by_log_prob, by_entropy, h, log_z = (x[i][..., None] for x in given)
-    log_p = _logits(place, head, hidden[i], scale) - log_z
+    log_p = _logits(place, head, hidden[i], scale, known) - log_z
     by_z = jnp.where(_is(log_p, targets[i]), by_log_prob, 0.0)
     by_z -= jnp.exp(log_p) * (by_log_prob + by_entropy * (log_p + h))
     by_z = place((by_z * scale).astype(hidden.dtype), ("rows", "vocab"))
@@ -174,7 +185,7 @@ def _add_chunk(i, sums, *, place, head, hidden, targets, scale, given):
 _score.defvjp(_forward, _backward)
 
 
-def _logits(place, head: Array, hidden: Array, scale: Array) -> Array:
+def _logits(place, head: Array, hidden: Array, scale: Array, known) -> Array:
     """Returns [S, V] float32 logits / temperature of [S, D] states."""
     logits = jnp.einsum(
         "sd,vd->sv",
@@ -182,7 +193,11 @@ def _logits(place, head: Array, hidden: Array, scale: Array) -> Array:
         head,
         preferred_element_type=jnp.float32,
     )
-    return place(logits * scale, ("rows", "vocab"))
+    logits = logits * scale
+    if known is not None:
+        # Finite: 0 times it, in the entropy and in the gradient, is 0.
+        logits = jnp.where(known[None], logits, NEVER)
+    return place(logits, ("rows", "vocab"))
 
 
 def _filled(targets: Array) -> Array:

@@ -13,7 +13,7 @@ from hiper_jax.lm.config import LMConfig
 from hiper_jax.lm.hf_config import from_hf
 
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-INDEX = "model.safetensors.index.json"
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 def read_config(path: str | os.PathLike, *, dtype: str = "float32") -> LMConfig:
@@ -29,32 +29,60 @@ def read_config(path: str | os.PathLike, *, dtype: str = "float32") -> LMConfig:
 def open_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Maps the tensors of a model directory, from one file or from several.
 
+    The files are those that `transformers` would take: model.safetensors counts alone,
+    else those that the index names; what else lies there is not looked at.
+
     Raises:
       FileNotFoundError: if it holds no weights, or a file that its index names is gone.
-      ValueError: if it holds pickles only; they run code and are never opened.
+      ValueError: if it holds pickles only, which run code and are never opened; or its
+        index names no files of this folder.
     """
     path = Path(path)
-    index = path / INDEX
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    else:
-        names = sorted(file.name for file in path.glob("*.safetensors"))
-    if not names:
-        pickles = [f.name for f in path.glob("*") if f.suffix in PICKLES]
-        if pickles:
-            raise ValueError(
-                f"{path} holds {pickles[0]}, a pickle, which can run code when opened; "
-                "convert it to safetensors."
-            )
-        raise FileNotFoundError(f"There is no *.safetensors file in {path}.")
+    names = _chosen(path)
     tensors = {}
     for name in names:
         if not (path / name).is_file():
             raise FileNotFoundError(
-                f"{index} names {name}, which is not there; fetch it."
+                f"{path / INDEX} names {name}, which is not there; fetch it."
             )
         tensors |= safetensors.read_file(path / name)
     return tensors
+
+
+def _chosen(path: Path) -> list[str]:
+    """Names of the files of weights."""
+    if (path / WHOLE).is_file():
+        return [WHOLE]
+    if (path / INDEX).is_file():
+        return _named_by(path / INDEX)
+    others = sorted(file.name for file in path.glob("*.safetensors"))
+    if others:
+        raise FileNotFoundError(
+            f"{path} holds {others[0]}, but neither {WHOLE} nor {INDEX}: name a folder "
+            "with a whole model, or fetch what is missing"
+        )
+    pickles = [f.name for f in path.glob("*") if f.suffix in PICKLES]
+    if pickles:
+        raise ValueError(
+            f"{path} holds {pickles[0]}, a pickle, which can run code when opened; "
+            "convert it to safetensors."
+        )
+    raise FileNotFoundError(f"There is no *.safetensors file in {path}.")
+
+
+def _named_by(index: Path) -> list[str]:
+    """The files that an index names, each once."""
+    try:
+        names = set(json.loads(index.read_bytes())["weight_map"].values())
+        outside = [name for name in names if Path(name).name != name]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} is no index of weights; fetch it again.") from error
+    if outside or not names:
+        raise ValueError(
+            f"{index} names {outside[0] if outside else 'no file'}; it must name files "
+            "beside it."
+        )
+    return sorted(names)
 
 
 def write_record(file: Path, record: Mapping[str, Any]) -> None:

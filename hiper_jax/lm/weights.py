@@ -38,8 +38,10 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
     "chat_template.jinja",
+    "chat_template.json",
     "generation_config.json",
 )
+TEMPLATES = "additional_chat_templates"  # a folder of them, by name
 HEADS_ONLY = ["ValueHeads"]
 
 
@@ -214,6 +216,10 @@ def save(
         for name in TOKENIZER_FILES:
             if (Path(tokenizer) / name).is_file():
                 shutil.copyfile(Path(tokenizer) / name, path / name)
+        if (Path(tokenizer) / TEMPLATES).is_dir():
+            shutil.copytree(
+                Path(tokenizer) / TEMPLATES, path / TEMPLATES, dirs_exist_ok=True
+            )
 
 
 def _shared_out(

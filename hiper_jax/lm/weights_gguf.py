@@ -46,11 +46,15 @@ def read_config(
     fields: Mapping[str, Any], tensors: Mapping[str, gguf.Tensor]
 ) -> LMConfig:
     """Reads the shape of the model from the metadata."""
-    family = fields["general.architecture"]
+    family = fields.get("general.architecture")
+    if not isinstance(family, str):
+        raise ValueError("The GGUF file lacks general.architecture; fetch another.")
     field = functools.partial(_field, fields, family)
     if f"{family}.rope.scaling.type" in fields or "rope_freqs.weight" in tensors:
         raise ValueError("GGUF files with rope scaling are not read here; use HF's.")
     names = family_of(family).whole
+    if names["embed"].ggml not in tensors:
+        raise ValueError(f"The GGUF file lacks {names['embed'].ggml}; fetch another.")
     width, num_heads = field("embedding_length"), field("attention.head_count")
     return make_config(
         family,
@@ -90,8 +94,21 @@ def convert(
 
     Returns:
       the shape of the model.
+
+    Raises:
+      ValueError: naming the file, if it cannot be read.
     """
     fields, tensors = gguf.read(source)
+    try:
+        return _convert(fields, tensors, Path(target), dtype)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _convert(
+    fields: Mapping[str, Any], tensors: Mapping[str, gguf.Tensor], target: Path, dtype
+) -> LMConfig:
+    """`convert` of what a file holds."""
     config = read_config(fields, tensors)
     family = family_of(config.family)
     table = layout(config, qwen.abstract(config))
@@ -108,14 +125,13 @@ def convert(
         )
         for name, place in table.items()
     ]
-    target = Path(target)
     target.mkdir(parents=True, exist_ok=True)
+    settings = gguf_tokenizer.write_tokenizer(fields, target)
     safetensors.write_file(target / "model.safetensors", entries, dtype)
     ends = gguf_tokenizer.end_tokens(fields)
     stored = to_hf(config) | {"torch_dtype": str(jnp.dtype(dtype))} | ends
     write_record(target / "config.json", stored)
     write_record(target / "generation_config.json", ends)
-    settings = gguf_tokenizer.write_tokenizer(fields, target)
     write_record(target / "tokenizer_config.json", settings)
     return config
 

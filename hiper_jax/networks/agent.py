@@ -5,10 +5,13 @@ DIR/critic/config.json, model.safetensors               its critic, if it has on
 """
 
 import dataclasses
+import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
+import numpy as np
 
 from hiper_jax import lm
 from hiper_jax.act.codec import Codec, load_codec
@@ -16,6 +19,7 @@ from hiper_jax.act.pieces import piece_table
 from hiper_jax.lm import qwen_lora as lora
 from hiper_jax.lm import sharding, weights
 from hiper_jax.lm import value_heads as heads
+from hiper_jax.lm.model_folder import find_folder, how_to_get
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Agent:
     trunk_gradient: float = 0.1  # of the value loss, into a shared trunk
     rank: int = 0  # of the adapters that are trained; 0: all weights are
     alpha: float = 16.0  # strength of the adapters
+    known: Any = None  # [V] bool, ids that have a token; None: all have one
 
     @property
     def leaves(self) -> tuple[Any, Any]:
@@ -72,7 +77,7 @@ def load_agent(directory, **settings: Any) -> tuple[Agent, Any, Any]:
     so does every critic that is adapters on it.
 
     Args:
-      directory: see the module's text.
+      directory: see the module's text; or a model's name in Hugging Face's cache.
       **settings: see `read_agent`; weights are read straight to their places.
 
     Returns:
@@ -81,6 +86,7 @@ def load_agent(directory, **settings: Any) -> tuple[Agent, Any, Any]:
     Raises:
       FileNotFoundError, ValueError: something is missing or of another shape.
     """
+    directory = find_folder(directory)
     agent = read_agent(directory, **settings)
     places = None
     if agent.mesh is not None:
@@ -113,30 +119,60 @@ def read_agent(
     Raises:
       FileNotFoundError, ValueError: something is missing or of another shape.
     """
-    directory = pathlib.Path(directory)
+    folder = find_folder(directory)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"there is no model in {directory}: name a folder in Hugging Face's format"
+            + how_to_get(directory)
+        )
+    directory = folder
     codec = load_codec(directory)
     config = weights.read_config(directory, dtype=dtype)
-    if codec.vocab_size > config.vocab_size:
-        raise ValueError(
-            f"{directory}: the tokenizer knows {codec.vocab_size} tokens, the model "
-            f"{config.vocab_size}; use the tokenizer that the model was trained with"
-        )
+    known = known_rows(codec.known_ids, config.vocab_size, directory)
     agent = Agent(
         config,
         config,
         codec,
-        piece_table(codec.tokenizer),
+        piece_table(codec.tokenizer, codec.end_ids, codec.unread),
         mesh=mesh,
         remat=remat,
         critic=critic,
         trunk_gradient=trunk_gradient,
         rank=rank,
         alpha=alpha,
+        known=known,
     )
     if not _has_own_trunk(directory / "critic", agent):
         return agent
     of_critic = weights.read_config(directory / "critic", dtype=dtype)
     return dataclasses.replace(agent, critic_config=of_critic)
+
+
+def known_rows(ids: Sequence[int], vocab_size: int, directory) -> np.ndarray | None:
+    """Which rows of a model have a token, if some have none.
+
+    Published models have more rows than tokens; sampler and trainer leave these out of
+    the distribution.
+
+    Args:
+      ids: those of the tokenizer's tokens.
+      vocab_size: V, rows of the model.
+      directory: whose they are, for the refusal.
+
+    Returns:
+      [V] bool, or None where all have one.
+
+    Raises:
+      ValueError: a token has no row.
+    """
+    if max(ids) >= vocab_size:
+        raise ValueError(
+            f"{directory}: the tokenizer knows {max(ids) + 1} tokens, the model "
+            f"{vocab_size}; use the tokenizer that the model was trained with"
+        )
+    known = np.zeros(vocab_size, bool)
+    known[ids] = True
+    return None if known.all() else known
 
 
 def _whole_critic(agent: Agent) -> bool:
@@ -186,7 +222,17 @@ def save_agent(directory, agent: Agent, actor, critic, *, tokenizer=None) -> Non
     weights.save(directory, actor, agent.config, dtype=float32, tokenizer=tokenizer)
     if critic is not None:
         weights.save(directory / "critic", critic, agent.critic_config, dtype=float32)
-    if not (directory / "generation_config.json").is_file():
-        # Without it `transformers` would not stop at the end of a message.
-        ends = {"eos_token_id": agent.codec.eos_id, "pad_token_id": agent.codec.pad_id}
-        weights.write_record(directory / "generation_config.json", ends)
+    _write_ends(directory / "generation_config.json", agent.codec)
+
+
+def _write_ends(file: pathlib.Path, codec: Codec) -> None:
+    """Has `transformers` stop where a response ends here; a file may be there."""
+    record = json.loads(file.read_bytes()) if file.is_file() else {}
+    listed = record.get("eos_token_id")
+    listed = listed if isinstance(listed, list) else [listed]
+    if set(codec.end_ids) <= set(listed):
+        return
+    ends = list(codec.end_ids)
+    record["eos_token_id"] = ends if len(ends) > 1 else ends[0]
+    record.setdefault("pad_token_id", codec.pad_id)
+    weights.write_record(file, record)

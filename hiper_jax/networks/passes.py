@@ -110,6 +110,7 @@ def scored(
         states,
         targets,
         temperature=temperature,
+        known=agent.known,
         constrain=agent.on_mesh().get("constrain"),
     )
 

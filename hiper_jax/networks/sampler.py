@@ -35,8 +35,9 @@ def make_sampler(
     generate = make_generate(
         *generation(agent),
         max_new=max_response,
-        eos_id=agent.codec.eos_id,
+        eos_id=agent.codec.end_ids,
         pad_id=agent.codec.pad_id,
+        known=agent.known,
     )
     serve = server(agent)
     slot_buckets = divisible(slot_buckets, agent.mesh)
