@@ -35,7 +35,7 @@ WARM_START = ASSETS / load_world(DEFAULT).start
 SMOLLM2 = "models/smollm2"
 SIBLINGS = 8  # trajectories of a task, where an estimator compares them; published
 
-# All but those that are more than credit: StraTA's strategies, GEAR's teacher.
+# All but StraTA, which is more than credit: it writes strategies.
 EstimatorName = Literal[
     "hae",
     "hae_group",
@@ -53,6 +53,7 @@ EstimatorName = Literal[
     "g2po",
     "graphgpo",
     "crbc",
+    "gear",
 ]
 # What is part of a method, but not of its credit: the loss that it was published with.
 _LOSSES: Mapping[str, Mapping[str, Any]] = {
@@ -68,6 +69,8 @@ class Reading:
     """Wording of the prompt: `full` for pretrained models, `terse` for tiny ones."""
     max_prompt: Count = 256
     """Tokens; longer prompts lose history first, then observation."""
+    max_teacher_prompt: Count = 384
+    """Tokens where a teacher is shown the solution, too (gear)."""
     max_response: Count = 28
     """Tokens, the end of message included."""
     history_length: Whole = 2

@@ -23,6 +23,7 @@ class Drawn(NamedTuple):
     first: list[Episode]  # of the first draw, which alone is no choice of the filter
     spent: Spent
     metrics: dict[str, float]
+    tasks: dict[str, str]  # of each episode's game, the task that was asked for
 
 
 def draw(
@@ -47,7 +48,14 @@ def draw(
       As many episodes as games: tasks with a difference in the order in which they
       were drawn, then, if they are too few, tasks without one.
     """
-    first, spent = play(games, 0)
+    tasks: dict[str, str] = {}
+
+    def played(names: Sequence[str], attempt: int):
+        episodes, seconds = play(names, attempt)
+        tasks.update((e.game, name) for e, name in zip(episodes, names, strict=True))
+        return episodes, seconds
+
+    first, spent = played(games, 0)
     total = len(games) // siblings
     told, flat = _parted(first, siblings) if tries else (_groups(first, siblings), [])
     drawn = total
@@ -55,7 +63,7 @@ def draw(
         missing = total - len(told)
         if not missing:
             break
-        more, seconds = play(others(missing, attempt), attempt)
+        more, seconds = played(others(missing, attempt), attempt)
         spent = {name: spent[name] + seconds[name] for name in spent}
         drawn += missing
         found, same = _parted(more, siblings)
@@ -68,7 +76,7 @@ def draw(
             "redraw/flat": len(flat) / drawn,
             "redraw/learned_from": min(len(told), total) / total,
         }
-    return Drawn([e for group in chosen for e in group], first, spent, metrics)
+    return Drawn([e for group in chosen for e in group], first, spent, metrics, tasks)
 
 
 def other_games(

@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from hiper_jax.act import teach
 from hiper_jax.act.chat_template import THINKING
-from hiper_jax.act.envs.world import load_world
+from hiper_jax.act.envs.world import load_world, world_of
 from hiper_jax.act.episode import Episode
 from hiper_jax.act.rollout import Reader, make_reader
 from hiper_jax.act.stack import Batch, stack
 from hiper_jax.experiments.config import Reading, Train, estimator_of
+from hiper_jax.experiments.redraw import Drawn
 from hiper_jax.networks import placement
 from hiper_jax.networks.agent import Agent, load_agent
 from hiper_jax.networks.passes import make_model
@@ -127,6 +129,34 @@ def stacked(
         row_buckets=shapes.rows,
         length_buckets=shapes.lengths[-1:],
     )
+
+
+def with_teacher(
+    batch: Batch, drawn: Drawn, config: Train, agent: Agent, reader: Reader
+) -> Batch:
+    """The batch with a teacher's rows, where the estimator reads a teacher."""
+    if not estimator_of(config).reads_teacher:
+        return batch
+    solution = world_of(config.world).solution
+    assert solution is not None  # `check_teacher` has looked
+    known = {game: solution(config.world, task) for game, task in drawn.tasks.items()}
+    longest = config.reading.max_teacher_prompt
+    episodes = drawn.episodes
+    prompts = teach.teacher_prompts(
+        episodes, [known[e.game] for e in episodes], reader, longest
+    )
+    pad = agent.codec.pad_id
+    return teach.with_teacher(batch, prompts, max_prompt=longest, pad_id=pad)
+
+
+def check_teacher(config: Train) -> None:
+    """Raises ValueError where a teacher is needed and nobody knows the solution."""
+    if estimator_of(config).reads_teacher and not world_of(config.world).solution:
+        raise ValueError(
+            f"{config.estimator} shows a teacher the solution of a task, which "
+            f"{config.world.environment} does not know: give its World a `solution`, "
+            "or choose another estimator"
+        )
 
 
 def sampler_of(agent: Agent, reading: Reading, shapes: Shapes):

@@ -53,6 +53,7 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     """
     games.check_data(config.world)
     configs.check_model(config)
+    setup.check_teacher(config)
     place = pathlib.Path(config.out or default_folder(config, name))
     folder.check(place, config)
     with workdir.locked(place):
@@ -157,6 +158,7 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
                 functions.shapes,
                 max_turns=config.world.max_turns,
             )
+            batch = setup.with_teacher(batch, drawn, config, run.agent, run.reader)
             with guard():  # state and files change together
                 clock.lap("other")
                 state, metrics, turns = functions.update(state, batch)

@@ -113,6 +113,10 @@ def abstract_batch(shapes: Shapes, config: configs.Train) -> Batch:
             ),
         },
     }
+    if configs.estimator_of(config).reads_teacher:
+        longest = config.reading.max_teacher_prompt + R
+        sizes |= {(N, longest): {"teacher_tokens": "int32"}}
+        sizes[N,] |= dict.fromkeys(("teacher_start", "teacher_length"), "int32")
     return Batch(
         **{
             name: jax.ShapeDtypeStruct(shape, dtype)

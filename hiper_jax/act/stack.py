@@ -57,6 +57,9 @@ class Batch(struct.PyTreeNode):
     strategy: Any = None  # [B] int32, dense id (< B) of the strategy followed
     strategy_row: Any = None  # [B] int32, row that wrote strategy id b; -1 if none did
     flagged: Any = None  # [B, T] bool, judged neither to follow it nor to advance
+    teacher_tokens: Any = None  # [N, L'] int32, privileged prompt, then response
+    teacher_start: Any = None  # [N] int32, where the response begins there
+    teacher_length: Any = None  # [N] int32, both together; 0 off real turns
     teacher_log_prob: Any = None  # [N, R] float32, nats, with privileged prompts
     entropy: Any = None  # [N, R] float32, nats, of the policy before each token
     reference_log_prob: Any = None  # [N, R] float32, nats, of the frozen reference

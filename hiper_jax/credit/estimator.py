@@ -48,6 +48,9 @@ class Estimator(NamedTuple):
     assign: Callable[[Batch, Array], Credit]
     # Whether `assign` reads `batch.reference_log_prob`, which the update then measures.
     reads_reference: bool = False
+    # Whether it reads `batch.teacher_log_prob` and `batch.entropy`, which the update
+    # then measures, too, of a batch that has `teacher_tokens`.
+    reads_teacher: bool = False
 
 
 def read_nothing(batch: Batch) -> Array:

@@ -132,8 +132,8 @@ def masked_quantile(x: Array, mask: Array, q: float) -> Array:
 def estimator(settings: Gear) -> Estimator:
     """GRPO's advantage by GEAR's factors; it reads no critic.
 
-    The batch's `teacher_log_prob` and `entropy` must be there; the student's log-probs
-    are those at collection.
+    The batch's `teacher_log_prob` and `entropy` must be there (the update measures
+    them); the student's log-probs are those at collection.
     """
 
     def advantage(batch: Batch, penalty: Array) -> Array:
@@ -156,4 +156,4 @@ def estimator(settings: Gear) -> Estimator:
             entropy_quantile=settings.entropy_quantile,
         )
 
-    return critic_free(settings, advantage)
+    return critic_free(settings, advantage)._replace(reads_teacher=True)

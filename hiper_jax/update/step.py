@@ -182,6 +182,8 @@ def measure(
         with jax.named_scope("reference"):
             reference = map_rows(reference_of, rows, jnp.zeros((N, R)))
     known = batch.replace(reference_log_prob=reference)
+    if estimator.reads_teacher:
+        known = known.replace(**taught(model, temperature, state, batch, rows))
     with jax.named_scope("credit"):
         credit = estimator.assign(known, values)
     expect("assign", (N, R), credit.advantage, credit.mask)
@@ -196,6 +198,51 @@ def measure(
         credit.reads,
     )
     return targets, credit
+
+
+def taught(
+    model: Model, temperature: float, state: TrainState, batch: Batch, rows: Rows
+) -> dict[str, Array]:
+    """What a teacher thinks of the responses, and how sure the student was.
+
+    Both are the actor as it is before the first step.
+
+    Returns:
+      teacher_log_prob [N, R] with the teacher's prompts; entropy [N, R] with the
+      student's own.
+
+    Raises:
+      ValueError: the batch has no rows of a teacher.
+    """
+    if batch.teacher_tokens is None:
+        raise ValueError(
+            "the estimator reads a teacher: give the batch its prompts, with "
+            "hiper_jax.act.teach.with_teacher"
+        )
+    actor, _ = model.assemble(state.reference, state.actor, state.critic)
+    longest = batch.teacher_tokens.shape[1]
+    teacher_rows = Rows(
+        batch.teacher_tokens,
+        batch.teacher_length,
+        batch.num_turns,
+        lengths_up_to(rows.lengths, longest),
+        rows.chunk,
+    )
+
+    def read(start, which: int):
+        def scored(tokens, chosen):
+            response = batch.response[chosen]
+            return model.score(actor, tokens, start[chosen], response, temperature)[
+                which
+            ]
+
+        return scored
+
+    blank = jnp.zeros(batch.response.shape)
+    with jax.named_scope("teacher"):
+        teacher = map_rows(read(batch.teacher_start, 0), teacher_rows, blank)
+        entropy = map_rows(read(batch.start, 1), rows, blank)
+    return {"teacher_log_prob": teacher, "entropy": entropy}
 
 
 def learn(work: Work, state: TrainState) -> tuple[Learner, dict[str, Array]]:

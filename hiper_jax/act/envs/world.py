@@ -195,6 +195,9 @@ class World(NamedTuple):
     # (a word, more words) -> the environment and the task they mean, for `hiper play`;
     # None: the words mean nothing here.
     player: Callable[[str, Sequence[str]], tuple[Env, str] | None] = _not_mine
+    # (S, task) -> what solves the task, in words, for a teacher's eyes and no player's.
+    # None: nobody knows.
+    solution: Callable[[Any, str], str] | None = None
     # Distributions whose versions belong into a run's record.
     packages: Sequence[str] = ()
 
@@ -284,8 +287,10 @@ def _check_fields(world: World, reference: str) -> None:
     for field in ("tasks", "make_env", "check", "prepare", "player"):
         if not callable(getattr(world, field)):
             raise _bad_field(world, reference, field, "a function")
-    if world.expert is not None and not callable(world.expert):
-        raise _bad_field(world, reference, "expert", "a function or None")
+    for field in ("expert", "solution"):
+        value = getattr(world, field)
+        if value is not None and not callable(value):
+            raise _bad_field(world, reference, field, "a function or None")
     if not world.templates or not all(map(callable, world.templates.values())):
         raise _bad_field(world, reference, "templates", "functions by their style")
     settings = world.settings

@@ -246,6 +246,18 @@ def _practice(settings: AlfWorldSettings, rounds: int, say: Say) -> Practice:
     )
 
 
+def _solution(settings: AlfWorldSettings, task: str) -> str:
+    """The walkthrough that stands in the game's file."""
+    from hiper_jax.act.envs.worlds.alfworld.game import read_file
+
+    steps = read_file(task).get("walkthrough")
+    if not isinstance(steps, list) or not steps:
+        raise ValueError(
+            f"{task} holds no walkthrough to show a teacher: choose another estimator"
+        )
+    return "; ".join(map(str, steps))
+
+
 def _player(word: str, more: Sequence[str]) -> tuple[Env, str] | None:
     """A game.tw-pddl file, or the first one below a folder."""
     path = pathlib.Path(word)
@@ -271,6 +283,7 @@ WORLD = World(
     ),
     templates={"full": prompt.full, "terse": prompt.terse},
     expert=expert.demonstrate,
+    solution=_solution,
     lesson=Lesson(phrases=lesson.PHRASES, practice=_practice, haste=lesson.passing_by),
     start="warmstart",
     commands={

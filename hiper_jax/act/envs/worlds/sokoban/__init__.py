@@ -123,6 +123,12 @@ def _check(settings: SokobanSettings) -> None:
         )
 
 
+def _solution(settings: SokobanSettings, task: str) -> str:
+    """The steps of the solver."""
+    del settings
+    return "; ".join(action for action, _ in player.moves(read(task)) or ())
+
+
 def _player(word: str, more: Sequence[str]) -> tuple[Env, str] | None:
     """A level in signs, its rows joined by `|`."""
     del more
@@ -142,5 +148,6 @@ WORLD = World(
     splits=Splits(panels={"valid_unseen": "eval_episodes"}),
     templates={"full": templates.full, "terse": prompt.terse},
     expert=player.demonstrate,
+    solution=_solution,
     player=_player,
 )

@@ -197,6 +197,17 @@ def _codes(settings: WebShopSettings) -> list[str]:
     return [asin.decode().lower() for asin in shop.store.asins]
 
 
+def _solution(settings: WebShopSettings, task: str) -> str:
+    """The product's code, the attributes asked for and the options to choose."""
+    from hiper_jax.act.envs.worlds.webshop.shop import shared
+
+    goal = shared(*_opened(settings)).goal(task)
+    options = goal["goal_options"] or []
+    if isinstance(options, dict):
+        options = [f"{name}: {value}" for name, value in options.items()]
+    return "; ".join([goal["asin"].lower(), *goal["attributes"], *options])
+
+
 def _player(word: str, more: Sequence[str]) -> tuple[Env, str] | None:
     """A shop's folder and, optionally, one of its goals."""
     if not any(pathlib.Path(word).glob("items_shuffle*.json")):
@@ -221,6 +232,7 @@ WORLD = World(
     tail=20,
     published=Published(subgoal="None", switch="KEEP"),
     expert=shopper.demonstrate,
+    solution=_solution,
     lesson=Lesson(
         phrases=prompt.PHRASES,
         names=_codes,
