@@ -11,6 +11,7 @@ import small
 
 from hiper_jax import lm
 from hiper_jax.act.draw import draw
+from hiper_jax.lm import sharding
 from hiper_jax.networks import agent as agents
 from hiper_jax.networks.passes import make_model
 from hiper_jax.networks.sampler import make_sampler
@@ -130,3 +131,25 @@ def test_a_model_whose_rows_all_have_tokens_has_no_mask():
     assert agents.known_rows(ids, len(ids), "here") is None
     with pytest.raises(ValueError, match="here: the tokenizer knows"):
         agents.known_rows(ids, len(ids) - 1, "here")
+
+
+def test_a_mesh_scores_the_known_ids_as_one_device_does():
+    known = np.arange(48) % 5 != 2
+    config = lm.tiny(48, width=16, depth=1, mlp_width=16, head_dim=8)
+    params = lm.init(config, jax.random.key(0))
+    hidden = jax.random.normal(jax.random.key(1), (8, 4, 16))
+    targets = np.flatnonzero(known)[np.arange(32).reshape(8, 4)]
+
+    def score(params, hidden, constrain=None):
+        return lm.log_prob_and_entropy(
+            params, config, hidden, targets, known=known, constrain=constrain
+        )
+
+    alone = jax.jit(score)(params, hidden)
+    mesh = sharding.make_mesh(2, 2, 2)
+    places = sharding.shardings(lm.abstract(config), mesh)
+    placed = jax.device_put(params, places)
+    hidden = jax.device_put(hidden, sharding.rows(mesh))
+    cut = functools.partial(score, constrain=sharding.constrain(mesh))
+    for a, b in zip(alone, jax.jit(cut)(placed, hidden), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
