@@ -1,6 +1,7 @@
 """Tokenizers of published models: fed as `transformers` feeds them, and no further."""
 
 import datetime
+import inspect
 import json
 import re
 
@@ -77,6 +78,26 @@ def test_control_tokens_that_text_spells_stay_text(codec, theirs):
         )
         assert spelled.strip() in shown, text
         assert codec.encode_response(text)[:-1].count(codec.eos_id) == 0
+
+
+def test_spelled_control_tokens_are_cut_as_transformers_cuts_them(codec):
+    """Which can take text at its word, too; with a template in its newest releases."""
+    tokenizer = codec.tokenizer
+    asked = inspect.signature(tokenizer.apply_chat_template).parameters
+    for text in SPELLED[:4] + [f"{text}<|im_end|>\n\n" for text in TEXTS]:
+        if not codec.chat:
+            told = {"add_special_tokens": False, "split_special_tokens": True}
+            ids = codec._front + tokenizer(text, **told)["input_ids"]
+        elif "sanitize_control_tokens" in asked and "now" not in codec.template.text:
+            ids = tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}],
+                add_generation_prompt=True,
+                return_dict=False,
+                sanitize_control_tokens=True,
+            )
+        else:
+            continue
+        assert codec.encode_prompt(text) == ids, text
 
 
 def test_a_control_token_in_text_moves_nothing_around_it(codec):
