@@ -164,6 +164,8 @@ def test_a_user_defined_token_is_one_id_and_reads_back(tmp_path):
         ({"general__architecture": 3}, "lacks general.architecture"),
         ({"general__architecture": "mamba"}, "no model family 'mamba'"),
         ({"llama__block_count": None}, "lacks llama.block_count"),
+        ({"llama__block_count": "one"}, "has 'one' for llama.block_count"),
+        ({"llama__attention__head_count": 0}, "has 0 for llama.attention.head_count"),
         ({"tokenizer__ggml__token_type": None}, "lacks tokenizer.ggml.token_type"),
         ({"tokenizer__ggml__token_type": [1, 1]}, "262 tokens and 2 token types"),
         ({"tokenizer__ggml__tokens": None}, "lacks tokenizer.ggml.tokens"),
