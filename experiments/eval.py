@@ -12,6 +12,7 @@ from hiper_jax.experiments.panel import evaluate
 from hiper_jax.experiments.recipes import recipe
 from hiper_jax.experiments.report.tables import summary
 from hiper_jax.experiments.settings import replaced
+from hiper_jax.lm.model_folder import find_folder
 from hiper_jax.networks import assemble, placement
 from hiper_jax.networks.agent import load_agent, read_agent
 
@@ -48,7 +49,7 @@ def evaluate_checkpoint(
     Raises:
       FileNotFoundError, ValueError: nothing there, or of another shape.
     """
-    config, agent, actor, step = _found(pathlib.Path(checkpoint), recipe(preset))
+    config, agent, actor, step = _found(find_folder(checkpoint), recipe(preset))
     world = dataclasses.replace(config.world, data=data or config.world.data)
     worlds.check_data(world)
     split = split or next(iter(worlds.panels(world, 1, 1)))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hiper_jax.act.codec import load_codec
 from hiper_jax.lm import gguf, qwen, weights, weights_gguf
 from hiper_jax.lm.qwen_cache import decode_step, prefill
 
@@ -47,7 +48,7 @@ def _write(path, fields, tensors):
     path.write_bytes(head + body)
 
 
-def _made(path, drop=()):
+def _made(path, drop=(), **changes):
     rng = np.random.default_rng(0)
     head_dim = WIDTH // HEADS
     shapes = {
@@ -86,6 +87,8 @@ def _made(path, drop=()):
         "tokenizer.ggml.eos_token_id": VOCAB - 2,
     }
     fields["tokenizer.ggml.tokens"][-1] = pieces[0] + pieces[1]
+    fields |= {name.replace("__", "."): value for name, value in changes.items()}
+    fields = {name: value for name, value in fields.items() if value is not None}
     _write(path, fields, {n: (a.shape, 0, a.tobytes()) for n, a in arrays.items()})
     return arrays
 
@@ -129,6 +132,76 @@ def test_a_made_file_becomes_a_directory(tmp_path):
     np.testing.assert_array_equal(
         head, arrays["blk.0.attn_q.weight"][[0, 2, 4, 6, 1, 3, 5, 7]]
     )
+
+
+def test_a_user_defined_token_is_one_id_and_reads_back(tmp_path):
+    table = {
+        b: chr(0x100 + i) for i, b in enumerate([*range(33), *range(127, 161), 173])
+    }
+    pieces = [table.get(b, chr(b)) for b in range(256)]
+    pieces += ["<|end|>", "<note>", "</note>", "two words", "<|mark|>", "ab"]
+    _made(
+        tmp_path / "made.gguf",
+        tokenizer__ggml__tokens=pieces,
+        tokenizer__ggml__token_type=[1] * 256 + [3, 4, 4, 4, 4, 1],
+        tokenizer__ggml__merges=["a b"],
+        tokenizer__ggml__eos_token_id=256,
+    )
+    weights_gguf.convert(tmp_path / "made.gguf", tmp_path / "hf")
+    codec = load_codec(tmp_path / "hf")
+    text = "ab<note>two words</note>"
+    ids = codec.encode_prompt(text)
+    assert ids == [261, 257, 259, 258]
+    assert codec.decode(ids) == text
+    plain = codec.tokenizer.added_tokens_decoder
+    assert [plain[i].special for i in (256, 257, 260)] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"general__architecture": None}, "lacks general.architecture"),
+        ({"general__architecture": 3}, "lacks general.architecture"),
+        ({"general__architecture": "mamba"}, "no model family 'mamba'"),
+        ({"llama__block_count": None}, "lacks llama.block_count"),
+        ({"llama__block_count": "one"}, "has 'one' for llama.block_count"),
+        ({"llama__attention__head_count": 0}, "has 0 for llama.attention.head_count"),
+        ({"tokenizer__ggml__token_type": None}, "lacks tokenizer.ggml.token_type"),
+        ({"tokenizer__ggml__token_type": [1, 1]}, "262 tokens and 2 token types"),
+        ({"tokenizer__ggml__tokens": None}, "lacks tokenizer.ggml.tokens"),
+        ({"tokenizer__ggml__tokens": [3] * VOCAB}, "lacks tokenizer.ggml.tokens"),
+        ({"tokenizer__ggml__merges": None}, "lacks tokenizer.ggml.merges"),
+        ({"tokenizer__ggml__eos_token_id": 262}, "eos token is 262 of 262"),
+        ({"tokenizer__ggml__model": "llama"}, "tokenizer .smollm. is not one of"),
+        ({"split__count": 2}, "one shard of a model"),
+    ],
+)
+def test_metadata_that_is_missing_or_wrong_is_named_with_its_file(
+    changes, message, tmp_path
+):
+    file = tmp_path / "odd.gguf"
+    _made(file, **changes)
+    with pytest.raises(ValueError, match=f"{file}.*{message}") as raised:
+        weights_gguf.convert(file, tmp_path / "hf")
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.glob("hf/*"))
+
+
+def test_a_shard_is_called_a_shard_by_its_name(tmp_path):
+    _made(tmp_path / "a-00002-of-00003.gguf")
+    with pytest.raises(ValueError, match="00002-of-00003.gguf is one shard"):
+        gguf.read(tmp_path / "a-00002-of-00003.gguf")
+    _made(tmp_path / "a-00001-of-00001.gguf")
+    gguf.read(tmp_path / "a-00001-of-00001.gguf")
+
+
+@pytest.mark.parametrize("size", [25, 40, 100, 3000])
+def test_metadata_that_is_cut_is_damaged(size, tmp_path):
+    file = tmp_path / "cut.gguf"
+    _made(file)
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(ValueError, match="cut.gguf has damaged metadata"):
+        gguf.read(file)
 
 
 def test_what_is_wrong_is_named(tmp_path):

@@ -1,6 +1,5 @@
 """Rows without tokens: never drawn, and outside of the distribution everywhere."""
 
-import dataclasses
 import functools
 
 import jax
@@ -8,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
+from reference import mutated
 
 from hiper_jax import lm
+from hiper_jax.act import draw as draw_module
 from hiper_jax.act.draw import draw
+from hiper_jax.lm import score, sharding
 from hiper_jax.networks import agent as agents
 from hiper_jax.networks.passes import make_model
 from hiper_jax.networks.sampler import make_sampler
@@ -50,8 +52,8 @@ def test_a_draw_among_all_known_ids_is_the_draw_without_a_mask():
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_scores_and_their_gradient_are_those_of_the_known_rows_alone(tied):
+def scores_are_those_of_the_known_rows_alone(module, tied):
+    """Compares a module's scores and gradients with a softmax over fewer rows."""
     known = np.arange(40) % 7 != 3
     config = lm.tiny(40, width=16, depth=1, mlp_width=16, head_dim=8, tied=tied)
     params = lm.init(config, jax.random.key(0))
@@ -61,7 +63,7 @@ def test_scores_and_their_gradient_are_those_of_the_known_rows_alone(tied):
     name = "embed" if tied else "head"
 
     def ours(hidden, head):
-        scores = lm.log_prob_and_entropy(
+        scores = module.log_prob_and_entropy(
             params | {name: head}, config, hidden, targets, temperature=0.7, known=known
         )
         return sum((b * score).sum() for b, score in zip(by, scores, strict=True))
@@ -82,14 +84,40 @@ def test_scores_and_their_gradient_are_those_of_the_known_rows_alone(tied):
     assert (np.asarray(by_head)[~known] == 0).all()
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_scores_and_their_gradient_are_those_of_the_known_rows_alone(tied):
+    scores_are_those_of_the_known_rows_alone(score, tied)
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("NEVER = -1e30", "NEVER = 0.0"),
+        ("scale, known) - log_z", "scale, None) - log_z"),
+        ("z = _logits(place, head, hidden[i], scale, known)",
+         "z = _logits(place, head, hidden[i], scale, None)"),
+    ],
+)  # fmt: skip
+def test_a_seeded_fault_in_the_scores_is_caught(old, new):
+    with pytest.raises(AssertionError):
+        scores_are_those_of_the_known_rows_alone(mutated(score, old, new), True)
+
+
+def test_a_draw_without_its_mask_is_caught():
+    wrong = mutated(draw_module, "known[None], logits, NEVER", "True, logits, NEVER")
+    logits, keys = logits_and_keys()
+    drawn = wrong.draw(logits, jnp.int32(0), keys, jnp.float32(0), KNOWN)[0]
+    assert not KNOWN[np.asarray(drawn)].all()
+
+
 def test_without_a_mask_the_program_is_the_one_it_was():
     config = lm.tiny(40, width=16, depth=1, mlp_width=16, head_dim=8)
     params = lm.init(config, jax.random.key(0))
     hidden, targets = jnp.ones((2, 3, 16)), np.ones((2, 3), np.int32)
-    score = functools.partial(lm.log_prob_and_entropy, params, config)
-    text = str(jax.make_jaxpr(score)(hidden, targets))
+    plain = functools.partial(lm.log_prob_and_entropy, params, config)
+    text = str(jax.make_jaxpr(plain)(hidden, targets))
     assert "select_n" in text  # one, which picks the target's entry
-    masked = functools.partial(score, known=np.arange(40) < 39)
+    masked = functools.partial(plain, known=np.arange(40) < 39)
     more = str(jax.make_jaxpr(masked)(hidden, targets))
     assert more.count("select_n") == text.count("select_n") + 1
 
@@ -101,9 +129,8 @@ def roomy():
     agent, actor, critic = small.agent(vocab_size=size + 60)
     spare = np.arange(size + 60) >= size
     actor = actor | {"embed": jnp.where(spare[:, None], 3.0, actor["embed"])}
-    known = agents.known_rows(small.codec().known_ids, size + 60, "here")
-    assert (known == ~spare).all()
-    return dataclasses.replace(agent, known=known), actor, critic
+    assert (agent.known == ~spare).all()
+    return agent, actor, critic
 
 
 def test_sampler_and_trainer_agree_where_a_model_has_spare_rows(roomy):
@@ -118,15 +145,37 @@ def test_sampler_and_trainer_agree_where_a_model_has_spare_rows(roomy):
         row = np.concatenate([prompt, answer])
         tokens[n, : len(row)], targets[n, : len(answer)] = row, answer
     start = np.array([len(prompt) for prompt in prompts], np.int32)
-    score = make_model(agent, ()).score
-    log_prob, entropy = jax.jit(score)(actor, tokens, start, targets, 1.0)
+    by_trainer = make_model(agent, ()).score
+    log_prob, entropy = jax.jit(by_trainer)(actor, tokens, start, targets, 1.0)
     for n, expected in enumerate(new.log_prob):
         np.testing.assert_allclose(log_prob[n, : len(expected)], expected, atol=2e-5)
     assert (entropy <= np.log(agent.codec.vocab_size) + 1e-5).all()
 
 
 def test_a_model_whose_rows_all_have_tokens_has_no_mask():
-    ids = small.codec().known_ids
-    assert agents.known_rows(ids, len(ids), "here") is None
-    with pytest.raises(ValueError, match="here: the tokenizer knows"):
-        agents.known_rows(ids, len(ids) - 1, "here")
+    agent, _, _ = small.agent()
+    assert agent.known is None
+    assert agents.known_rows([2, 0, 1], 3) is None
+    assert list(agents.known_rows([3, 0, 1], 5)) == [True, True, False, True, False]
+
+
+def test_a_mesh_scores_the_known_ids_as_one_device_does():
+    known = np.arange(48) % 5 != 2
+    config = lm.tiny(48, width=16, depth=1, mlp_width=16, head_dim=8)
+    params = lm.init(config, jax.random.key(0))
+    hidden = jax.random.normal(jax.random.key(1), (8, 4, 16))
+    targets = np.flatnonzero(known)[np.arange(32).reshape(8, 4)]
+
+    def scores(params, hidden, constrain=None):
+        return lm.log_prob_and_entropy(
+            params, config, hidden, targets, known=known, constrain=constrain
+        )
+
+    alone = jax.jit(scores)(params, hidden)
+    mesh = sharding.make_mesh(2, 2, 2)
+    places = sharding.shardings(lm.abstract(config), mesh)
+    placed = jax.device_put(params, places)
+    hidden = jax.device_put(hidden, sharding.rows(mesh))
+    cut = functools.partial(scores, constrain=sharding.constrain(mesh))
+    for a, b in zip(alone, jax.jit(cut)(placed, hidden), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)

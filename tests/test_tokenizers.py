@@ -1,13 +1,17 @@
 """Tokenizers of published models: fed as `transformers` feeds them, and no further."""
 
 import datetime
+import inspect
 import json
 import re
 
+import numpy as np
 import pytest
 import tokenizer_folders as folders
 
 from hiper_jax.act.codec import load_codec
+from hiper_jax.act.pieces import piece_table
+from hiper_jax.act.spans import token_masks
 
 TEXTS = ["go to bed 12", " a\n\ncafe\u0301 <b> 😀", "", "x </action>\n", "don't\t1.5"]
 SPELLED = [
@@ -77,6 +81,38 @@ def test_control_tokens_that_text_spells_stay_text(codec, theirs):
         )
         assert spelled.strip() in shown, text
         assert codec.encode_response(text)[:-1].count(codec.eos_id) == 0
+
+
+def test_blocks_are_found_in_the_tokens_of_every_folder(codec):
+    said = {"switch": "switch", "subgoal": "find a pen", "action": "go to bed 1"}
+    ids = codec.encode_response("".join(f"<{k}>{v}</{k}>" for k, v in said.items()))
+    table = piece_table(codec.tokenizer, codec.end_ids, codec.unread)
+    row = np.array([ids], np.int32)
+    masks = token_masks(row, row >= 0, np.zeros(1, np.int32), table)
+    assert masks.is_switch[0] and masks.action[0, -1]
+    for name, content in said.items():
+        block = codec.decode(row[0, getattr(masks, name)[0]])
+        assert f"{name}>{content}</{name}" in block
+
+
+def test_spelled_control_tokens_are_cut_as_transformers_cuts_them(codec):
+    """Which can take text at its word, too; with a template in its newest releases."""
+    tokenizer = codec.tokenizer
+    asked = inspect.signature(tokenizer.apply_chat_template).parameters
+    for text in SPELLED[:4] + [f"{text}<|im_end|>\n\n" for text in TEXTS]:
+        if not codec.chat:
+            told = {"add_special_tokens": False, "split_special_tokens": True}
+            ids = codec._front + tokenizer(text, **told)["input_ids"]
+        elif "sanitize_control_tokens" in asked and "now" not in codec.template.text:
+            ids = tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}],
+                add_generation_prompt=True,
+                return_dict=False,
+                sanitize_control_tokens=True,
+            )
+        else:
+            continue
+        assert codec.encode_prompt(text) == ids, text
 
 
 def test_a_control_token_in_text_moves_nothing_around_it(codec):

@@ -64,7 +64,6 @@ def write_tokenizer(fields: Mapping[str, Any], target: Path) -> dict[str, Any]:
                 if its == kind
             ]
         )
-    tokenizer.save(str(target / "tokenizer.json"))
     settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     for role, theirs in _ROLES.items():
         index = fields.get(f"tokenizer.ggml.{role}_token_id")
@@ -77,6 +76,7 @@ def write_tokenizer(fields: Mapping[str, Any], target: Path) -> dict[str, Any]:
             settings[f"{theirs}_token"] = pieces[index]
     if "tokenizer.chat_template" in fields:
         settings["chat_template"] = fields["tokenizer.chat_template"]
+    tokenizer.save(str(target / "tokenizer.json"))
     return settings
 
 

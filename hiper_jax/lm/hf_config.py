@@ -110,30 +110,31 @@ def _read_scaling(
         or rope.get("original_max_position_embeddings")
         or max_positions
     )
-    factor = rope.get("factor")
-    if kind == "yarn" and factor is None and "factor" in rope:
-        factor = max_positions / original
-    need = ("low_freq_factor", "high_freq_factor") if kind == "llama3" else ()
-    numbers = {name: rope.get(name) for name in need} | {"factor": factor}
+    names = ["factor"]
+    if kind == "llama3":
+        names += ["low_freq_factor", "high_freq_factor"]
+    numbers: dict[str, Any] = {name: rope.get(name) for name in names}
+    if kind == "yarn" and "factor" in rope and rope["factor"] is None:
+        numbers["factor"] = max_positions / original
     for name, number in numbers.items():
         if type(number) not in (int, float) or not number > 0:
             raise ValueError(
                 f"config.json has rope scaling {kind!r} with {name} = {number!r}; it "
                 "must be a number above 0."
             )
-    scaling = RopeScaling(kind=kind, factor=float(factor), original=original)
+    factor, *rest = (float(number) for number in numbers.values())
+    scaling = RopeScaling(kind=kind, factor=factor, original=original)
     if kind == "llama3":
-        low, high = (float(rope[name]) for name in need)
-        return dataclasses.replace(scaling, low=low, high=high)
+        return dataclasses.replace(scaling, low=rest[0], high=rest[1])
     return scaling if kind == "linear" else _read_yarn(rope, scaling)
 
 
 def _read_yarn(rope: Mapping[str, Any], scaling: RopeScaling) -> RopeScaling:
     attention = rope.get("attention_factor")
-    both = rope.get("mscale"), rope.get("mscale_all_dim")
-    if attention is None and all(both):
-        over, under = (yarn_attention(scaling.factor, scale) for scale in both)
-        attention = over / under
+    over, under = rope.get("mscale"), rope.get("mscale_all_dim")
+    if attention is None and over and under:
+        attention = yarn_attention(scaling.factor, over)
+        attention /= yarn_attention(scaling.factor, under)
     return dataclasses.replace(
         scaling,
         low=float(rope.get("beta_slow") or 1.0),

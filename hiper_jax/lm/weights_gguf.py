@@ -77,8 +77,9 @@ def _field(
     fields: Mapping[str, Any], family: str, name: str, default: Any = None
 ) -> Any:
     found = fields.get(f"{family}.{name}", default)
-    if found is None:
-        raise ValueError(f"The GGUF file lacks {family}.{name}; fetch another.")
+    if type(found) not in (int, float) or not found > 0:
+        lacks = "lacks" if found is None else f"has {found!r} for"
+        raise ValueError(f"The GGUF file {lacks} {family}.{name}; fetch another.")
     return found
 
 

@@ -39,6 +39,11 @@ class Agent:
     alpha: float = 16.0  # strength of the adapters
     known: Any = None  # [V] bool, ids that have a token; None: all have one
 
+    def __post_init__(self):
+        if self.known is None and self.codec.tokenizer is not None:
+            known = known_rows(self.codec.known_ids, self.config.vocab_size)
+            object.__setattr__(self, "known", known)
+
     @property
     def leaves(self) -> tuple[Any, Any]:
         """Abstract trees of what is trained of the actor and of the critic."""
@@ -128,7 +133,12 @@ def read_agent(
     directory = folder
     codec = load_codec(directory)
     config = weights.read_config(directory, dtype=dtype)
-    known = known_rows(codec.known_ids, config.vocab_size, directory)
+    if codec.known_ids[-1] >= config.vocab_size:
+        raise ValueError(
+            f"{directory}: the tokenizer knows {codec.known_ids[-1] + 1} tokens, the "
+            f"model {config.vocab_size}; use the tokenizer that the model was trained "
+            "with"
+        )
     agent = Agent(
         config,
         config,
@@ -140,7 +150,6 @@ def read_agent(
         trunk_gradient=trunk_gradient,
         rank=rank,
         alpha=alpha,
-        known=known,
     )
     if not _has_own_trunk(directory / "critic", agent):
         return agent
@@ -148,7 +157,7 @@ def read_agent(
     return dataclasses.replace(agent, critic_config=of_critic)
 
 
-def known_rows(ids: Sequence[int], vocab_size: int, directory) -> np.ndarray | None:
+def known_rows(ids: Sequence[int], vocab_size: int) -> np.ndarray | None:
     """Which rows of a model have a token, if some have none.
 
     Published models have more rows than tokens; sampler and trainer leave these out of
@@ -157,21 +166,11 @@ def known_rows(ids: Sequence[int], vocab_size: int, directory) -> np.ndarray | N
     Args:
       ids: those of the tokenizer's tokens.
       vocab_size: V, rows of the model.
-      directory: whose they are, for the refusal.
 
     Returns:
       [V] bool, or None where all have one.
-
-    Raises:
-      ValueError: a token has no row.
     """
-    if max(ids) >= vocab_size:
-        raise ValueError(
-            f"{directory}: the tokenizer knows {max(ids) + 1} tokens, the model "
-            f"{vocab_size}; use the tokenizer that the model was trained with"
-        )
-    known = np.zeros(vocab_size, bool)
-    known[ids] = True
+    known = np.isin(np.arange(vocab_size), ids)
     return None if known.all() else known
 
 
