@@ -13,7 +13,7 @@ _CONTROL = re.compile(r"<\|.*\|>|</s>|<eos>|<end_of_turn>|\[EOS\]")
 _TAGS = {
     f"<{slash}{name}>"
     for slash in ("", "/")
-    for name in ("switch", "subgoal", "action")
+    for name in ("switch", "subgoal", "think", "action")
 }
 
 
