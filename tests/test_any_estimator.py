@@ -156,9 +156,7 @@ def test_a_run_without_a_critic_resumes_and_is_evaluated(setting, gigpo, tmp_pat
     assert not np.array_equal(after["norm"], begun["norm"])
     run = train(dataclasses.replace(config, resume=True), "test")
     assert filecmp.cmp(gigpo / "metrics.jsonl", run / "metrics.jsonl", shallow=False)
-    record = evaluate_checkpoint(
-        str(run), **tiny_runs.panel(4, tmp_path / "e.json")
-    )
+    record = evaluate_checkpoint(str(run), **tiny_runs.panel(4, tmp_path / "e.json"))
     assert len(record["episodes"]) == 4
 
 
