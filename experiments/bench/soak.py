@@ -33,7 +33,7 @@ from hiper_jax.act.envs.pool import Pool
 from hiper_jax.experiments import progress
 from hiper_jax.experiments.bench.ledger import ACTIONS, Ledger, after
 
-FIELDS = ("iteration", "who", "pid", "rss_mb", "open_files")
+FIELDS: tuple[str, ...] = ("iteration", "who", "pid", "rss_mb", "open_files")
 RUN = (
     "train quickstart --num-updates {iterations} --episodes 4 --slots 4 "
     "--world.max-turns 4 --world.no-in-process --world.workers 2 --world.train 24 "
