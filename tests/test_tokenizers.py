@@ -130,6 +130,16 @@ def test_a_control_token_in_text_moves_nothing_around_it(codec):
         assert text.strip() in name and len(text.strip()) >= len(name) - 2
 
 
+@pytest.mark.parametrize("family", ["qwen2", "llama", "gemma", "bert"])
+def test_a_tokenizer_of_ones_own_is_not_replaced_by_the_familys(family, tmp_path):
+    plain = load_codec(folders.base_with_bos(tmp_path / "a"))
+    folder = folders.base_with_bos(tmp_path / "b")
+    (folder / "config.json").write_text(json.dumps({"model_type": family}))
+    codec = load_codec(folder)
+    assert codec.tokenizer.get_vocab() == plain.tokenizer.get_vocab()
+    assert all(codec.encode_prompt(x) == plain.encode_prompt(x) for x in TEXTS)
+
+
 @pytest.mark.parametrize(
     "make, main, ends",
     [

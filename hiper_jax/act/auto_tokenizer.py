@@ -5,15 +5,16 @@ import os
 import pathlib
 from typing import Any
 
-# Classes that add nothing to tokenizer.json.
-_PLAIN = ("PreTrainedTokenizerFast", "TokenizersBackend")
+# Classes that add nothing to tokenizer.json; or none is named.
+_PLAIN = (None, "PreTrainedTokenizerFast", "TokenizersBackend")
 
 
 def read_tokenizer(directory: pathlib.Path) -> Any:
     """Reads a folder's tokenizer: added and special tokens, templates, first tokens.
 
-    A folder that says its tokenizer.json is all there is to it is taken at its word,
-    also where `AutoTokenizer` would build the tokenizer of the model's family instead.
+    Where a folder names no class of its own, its tokenizer.json is all there is to it,
+    also where `AutoTokenizer` would put the tokenizer of the model's family instead:
+    that of another vocabulary would get pieces and ids that it does not have.
 
     Raises:
       FileNotFoundError: there is no `tokenizer.json`.
@@ -27,9 +28,7 @@ def read_tokenizer(directory: pathlib.Path) -> Any:
     # Only tokenizers are used; that torch is missing is no news.
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     settings = read_json(directory / "tokenizer_config.json")
-    named = settings.get("tokenizer_class")
-    by_family = named is None and (directory / "config.json").is_file()
-    if named not in (None, *_PLAIN) or by_family:
+    if settings.get("tokenizer_class") not in _PLAIN:
         from transformers import AutoTokenizer as reader
     else:
         from transformers import PreTrainedTokenizerFast as reader
