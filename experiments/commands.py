@@ -361,4 +361,8 @@ _BENCHES: Mapping[str, Leaf] = {
         "killed workers and a long run: nothing lost, nothing grows",
         _module("bench.soak", "Soak"),
     ),
+    "advantages": Leaf(
+        "every estimator against plain loops and rlax",
+        _module("bench.advantages", "Advantages"),
+    ),
 }
