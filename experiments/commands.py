@@ -167,6 +167,11 @@ def tree(early: Early, words: Sequence[str] = ()) -> Group:
                     for name in recipes.RECIPES
                 },
             ),
+            "compare": Leaf(
+                "train with several estimators, all else equal, and set them side by "
+                "side",
+                _module("compare.compare", "Compare"),
+            ),
             "eval": Leaf("play a fixed panel of games", _own(Eval, _eval)),
             "play": Leaf("play a game yourself, in the terminal", _own(Play, _play)),
             "report": Leaf("write report.html of a run", _own(Report, _report)),

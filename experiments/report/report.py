@@ -87,17 +87,20 @@ def write_report(run) -> pathlib.Path:
         _missing(config, metrics, rounds),
         _tiles(metrics, timing, rows),
         _results(rows),
-        _curves(pictures),
+        gallery(pictures),
         _episodes(run),
         _settings(config),
         f"<footer>{_versions(origin)}</footer>",
     ]
-    page = PAGE.format(
-        title=text(title), style=STYLE.read_text(), body="\n".join(filter(None, body))
-    )
     path = run / "report.html"
-    workdir.write_text(path, page)
+    workdir.write_text(path, page_of(title, body))
     return path
+
+
+def page_of(title: str, body: Sequence[str]) -> str:
+    """A whole page of blocks of HTML; empty ones are left out."""
+    whole = "\n".join(filter(None, body))
+    return PAGE.format(title=text(title), style=STYLE.read_text(), body=whole)
 
 
 def _config(run: pathlib.Path) -> dict[str, Any]:
@@ -219,7 +222,8 @@ def _change(row: tables.Row) -> str:
     return f'<span class="{name}">{arrow}</span>'
 
 
-def _curves(pictures: Sequence[curves.Picture]) -> str:
+def gallery(pictures: Sequence[curves.Picture]) -> str:
+    """Pictures inside the page, below a heading; "" without any."""
     figures = "".join(
         f'<figure><h3>{text(p.title)}</h3><img alt="{text(p.title)} by iteration" '
         f'src="data:image/png;base64,{base64.b64encode(p.png).decode()}">'
