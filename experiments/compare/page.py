@@ -64,7 +64,7 @@ def page(
         *(_results(split, rows) for split in dict.fromkeys(r.split for r in rows)),
         _ways(speeds),
         _planner(speeds),
-        report.gallery(pictures),
+        report.gallery(pictures, wide=True),
         _settings(plan),
     ]
     return report.page_of(title, body), pictures

@@ -48,7 +48,8 @@ def standings(outcomes: Sequence[Outcome]) -> list[Standing]:
     first = next(iter(by_label.values()), [])
     rows = []
     played = [outcome.after.keys() for outcome in outcomes]
-    for split in (s for s in next(iter(played), ()) if all(s in p for p in played)):
+    shared = set(played[0]).intersection(*played) if played else ()
+    for split in sorted(shared, reverse=True):  # unseen before seen
         games = sorted(outcomes[0].after[split])
         for outcome in outcomes:
             if sorted(outcome.after[split]) != games:

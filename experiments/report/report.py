@@ -222,15 +222,16 @@ def _change(row: tables.Row) -> str:
     return f'<span class="{name}">{arrow}</span>'
 
 
-def gallery(pictures: Sequence[curves.Picture]) -> str:
+def gallery(pictures: Sequence[curves.Picture], *, wide: bool = False) -> str:
     """Pictures inside the page, below a heading; "" without any."""
+    kind = "curves wide" if wide else "curves"
     figures = "".join(
         f'<figure><h3>{text(p.title)}</h3><img alt="{text(p.title)} by iteration" '
         f'src="data:image/png;base64,{base64.b64encode(p.png).decode()}">'
         f"<figcaption>{text(p.caption)}</figcaption></figure>"
         for p in pictures
     )
-    return f'<h2>Curves</h2><div class="curves">{figures}</div>' if figures else ""
+    return f'<h2>Curves</h2><div class="{kind}">{figures}</div>' if figures else ""
 
 
 def _episodes(run: pathlib.Path) -> str:
