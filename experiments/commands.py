@@ -362,12 +362,12 @@ _BENCHES: Mapping[str, Leaf] = {
         "sampling against `transformers`", _module("bench.generate", "Generate")
     ),
     "update": Leaf("the update against torch", _module("bench.update", "Update")),
-    "soak": Leaf(
-        "killed workers and a long run: nothing lost, nothing grows",
-        _module("bench.soak", "Soak"),
-    ),
     "advantages": Leaf(
         "every estimator against plain loops and rlax",
         _module("bench.advantages", "Advantages"),
+    ),
+    "soak": Leaf(
+        "killed workers and a long run: nothing lost, nothing grows",
+        _module("bench.soak", "Soak"),
     ),
 }

@@ -21,6 +21,7 @@ def saved(folder: pathlib.Path) -> pathlib.Path:
     text = agent.codec.tokenizer.backend_tokenizer.to_str()
     (source / "tokenizer.json").write_text(text)
     names = {"eos_token": "<|im_end|>", "pad_token": "<|pad|>"}
+    names["tokenizer_class"] = "PreTrainedTokenizerFast"
     (source / "tokenizer_config.json").write_text(json.dumps(names))
     save_agent(folder / "model", agent, actor, critic, tokenizer=source)
     return folder / "model"
