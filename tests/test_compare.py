@@ -279,6 +279,14 @@ def test_two_estimators_are_trained_and_set_side_by_side(tmp_path, monkeypatch, 
     assert [row["iteration"] for row in curve] == ["1", "2"] * 2
     shown = Page((out / "compare.html").read_text()).text
     assert names[1] in shown and "4 games of valid unseen" in shown
+    # A further split is played as a run plays its own: the same record comes out.
+    ask = Compare(estimators=names, seeds=1, samples=2, out=str(out))
+    run, file = plan.planned(ask)[1], folders[1] / "eval" / "after-valid_unseen.json"
+    was = json.loads(file.read_text())
+    file.unlink()
+    runs.play_further(run._replace(split="valid_unseen"))
+    assert json.loads(file.read_text()) == was
+    capsys.readouterr()
     stamps = [(f / "metrics.jsonl").stat().st_mtime_ns for f in folders]
     with pytest.raises(SystemExit) as stop:
         hiper(words)
