@@ -169,6 +169,11 @@ def tree(early: Early, words: Sequence[str] = ()) -> Group:
                     for name in recipes.RECIPES
                 },
             ),
+            "compare": Leaf(
+                "train with several estimators, all else equal, and set them side by "
+                "side",
+                _module("compare.compare", "Compare"),
+            ),
             "eval": Leaf("play a fixed panel of games", _own(Eval, _eval)),
             "play": Leaf("play a game yourself, in the terminal", _own(Play, _play)),
             "report": Leaf("write report.html of a run", _own(Report, _report)),
@@ -359,6 +364,10 @@ _BENCHES: Mapping[str, Leaf] = {
         "sampling against `transformers`", _module("bench.generate", "Generate")
     ),
     "update": Leaf("the update against torch", _module("bench.update", "Update")),
+    "advantages": Leaf(
+        "every estimator against plain loops and rlax",
+        _module("bench.advantages", "Advantages"),
+    ),
     "soak": Leaf(
         "killed workers and a long run: nothing lost, nothing grows",
         _module("bench.soak", "Soak"),

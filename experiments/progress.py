@@ -151,7 +151,7 @@ def iteration_line(
     )
     said.append((2, f"{timing['seconds']:.0f} s"))
     said.append((7, f"({parts})"))
-    said.append((1, f"{_span(timing['left'])} left"))
+    said.append((1, f"{span(timing['left'])} left"))
     while width and len(said) > 1 and len(_joined(said)) > width:
         said.remove(max(said, key=lambda pair: pair[0]))
     return _joined(said)
@@ -214,7 +214,7 @@ def bar(what: str, unit: str = "episodes", every: float = 60.0) -> Callable:
         elif done < total and now - said >= every:
             said = now
             left = (now - began) / done * (total - done) if done else None
-            hint = "" if left is None else f", {_span(left)} left"
+            hint = "" if left is None else f", {span(left)} left"
             print(f"{what}: {done}/{total} {unit}{hint}", flush=True)
 
     return show
@@ -224,7 +224,7 @@ def _joined(said: Sequence[tuple[int, str]]) -> str:
     return "  ".join(text for _, text in said)
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """Seconds in the unit that reads best."""
     if seconds < 100:
         return f"{seconds:.0f} s"

@@ -11,7 +11,6 @@ import tiny_runs
 
 from hiper_jax import workdir
 from hiper_jax.accept import SettingError
-from hiper_jax.act.envs.world import settings_for
 from hiper_jax.estimators import COMPARES_SIBLINGS, ESTIMATORS
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games, recipes
@@ -28,25 +27,7 @@ CRITIC_FREE = COMPARES_SIBLINGS | {"reinforce_pp"}
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory):
-    """A tiny agent in drawn Sokoban levels: two tasks of two trajectories each."""
-    folder = tmp_path_factory.mktemp("estimators")
-    return configs.Train(
-        model=str(tiny_runs.saved(folder)),
-        world=settings_for(
-            "sokoban", levels=8, unseen=4, max_turns=3, cache=str(folder / "games")
-        ),
-        reading=configs.Reading(max_prompt=220, max_response=12),
-        learn=configs.Learn(minibatch=8, chunk=4, gamma=0.9),
-        samples=2,
-        redraw=1,
-        num_updates=2,
-        episodes=4,
-        slots=4,
-        eval_episodes=4,
-        checkpoint_every=1,
-        critic_first=1,
-        actor_lr=1e-3,
-    )
+    return tiny_runs.of_any_estimator(tmp_path_factory.mktemp("estimators"))
 
 
 def test_every_estimator_that_is_credit_alone_is_a_choice():

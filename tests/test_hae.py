@@ -1,6 +1,8 @@
 """HAE: by hand, against its slow twin, as GAE and Monte-Carlo, and where it must not
 leak."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,11 @@ def trajectories(seed, B=6, T=9, terminate=True):
     )
     switch = rng.random((B, T)) < 0.4
     return reward, terminated, valid, switch, low, high, switch_value
+
+
+def in_steps(function):
+    """HAE by `lax.scan` over recurrences, and not by the one pass of a CPU."""
+    return functools.partial(function, implementation="scan")
 
 
 def check_against_twin(function, bootstrap, seed=0, **more):
@@ -126,13 +133,13 @@ def test_boundary_trace_by_hand():
 @pytest.mark.parametrize(
     "old, new",
     [
-        ("lambda_boundary * across", "across"),
+        ("rates.boundary * across", "across"),
         ("jnp.roll(planned, -1) - high_after)", "jnp.roll(planned, -1))"),
         ("(a, b + crosses) for a, b", "(a, b - crosses) for a, b"),
     ],
 )
 def test_seeded_faults_of_the_boundary_are_caught(old, new):
-    wrong = mutated(hae_module, old, new).hae
+    wrong = in_steps(mutated(hae_module, old, new).hae)
     with pytest.raises(AssertionError, match="."):
         check_against_twin(wrong, "same_state", lambda_boundary=0.6)
 
@@ -171,15 +178,15 @@ def test_sums_are_no_less_than_float32():
             "low_after = jnp.where(hands_over, high_after,",
             "low_after = jnp.where(last, 0,",
         ),
-        ("- lambda_segment * across * high_after", ""),
+        ("- rates.segment * across * high_after", ""),
         ("jnp.where(start, planned - high, zero)", "planned - high"),
-        ("step = gamma * (valid & ~terminated", "step = gamma * (valid | terminated"),
-        ("lambda_turn * inside, reward", "inside, reward"),
+        ("goes_on = valid & ~terminated", "goes_on = valid | terminated"),
+        ("rates.turn * inside, reward", "inside, reward"),
         ("hands_over = jnp.roll(start, -1)", "hands_over = start"),
     ],
 )
 def test_seeded_faults_are_caught(old, new):
-    wrong = mutated(hae_module, old, new).hae
+    wrong = in_steps(mutated(hae_module, old, new).hae)
     with pytest.raises(AssertionError, match="."):
         check_against_twin(wrong, "same_state")
 
@@ -246,9 +253,9 @@ def test_rewards_reach_no_executor_across_a_segment_end():
 
 
 def test_a_leak_across_segments_is_caught():
-    old, new = "lambda_turn * inside, reward", "lambda_turn * step * ~last, reward"
+    old, new = "rates.turn * inside, reward", "rates.turn * step * ~last, reward"
     with pytest.raises(AssertionError, match="advantage_low"):
-        check_no_leak(mutated(hae_module, old, new).hae)
+        check_no_leak(in_steps(mutated(hae_module, old, new).hae))
 
 
 def test_rewards_after_termination_reach_nothing_before():

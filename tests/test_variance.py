@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from reference import mutated, switch_gap
+from test_hae import in_steps
 
 from hiper_jax.experiments.variance import boundary, estimates, tabular, variance
 
@@ -39,7 +40,7 @@ def test_hae_is_unbiased_and_its_variance_is_lower_by_the_two_terms(
 @pytest.mark.parametrize(
     "claim, old, new",
     [
-        ("gradient", "- lambda_segment * across * high_after", ""),
+        ("gradient", "- rates.segment * across * high_after", ""),
         # Handing over to the next plan's V_low is unbiased, but pays for its noise.
         (
             "variance",
@@ -50,7 +51,7 @@ def test_hae_is_unbiased_and_its_variance_is_lower_by_the_two_terms(
 )
 def test_a_wrong_hae_fails_a_claim(monkeypatch, claim, old, new):
     wrong = mutated(sys.modules["hiper_jax.credit.hae"], old, new)
-    monkeypatch.setattr(estimates, "hae", wrong.hae)
+    monkeypatch.setattr(estimates, "hae", in_steps(wrong.hae))
     variance._exact.clear_cache()
     errors = variance.exact(T)
     variance._exact.clear_cache()
@@ -132,10 +133,10 @@ def test_a_trace_across_boundaries_stays_unbiased_and_repairs_a_lagging_critic()
 def test_a_wrong_boundary_trace_fails(monkeypatch):
     wrong = mutated(
         sys.modules["hiper_jax.credit.hae"],
-        "lambda_boundary * across * (jnp.roll(planned, -1)",
-        "lambda_boundary * across * (planned",
+        "rates.boundary * across * (jnp.roll(planned, -1)",
+        "rates.boundary * across * (planned",
     )
-    monkeypatch.setattr(estimates, "hae", wrong.hae)
+    monkeypatch.setattr(estimates, "hae", in_steps(wrong.hae))
     boundary._exact.clear_cache()
     errors = boundary.exact(0.6)
     boundary._exact.clear_cache()

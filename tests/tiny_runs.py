@@ -6,7 +6,7 @@ import pathlib
 import small
 
 from hiper_jax import workdir
-from hiper_jax.act.envs.world import WorldSettings
+from hiper_jax.act.envs.world import WorldSettings, settings_for
 from hiper_jax.act.episode import Episode
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments.train import train
@@ -21,6 +21,7 @@ def saved(folder: pathlib.Path) -> pathlib.Path:
     text = agent.codec.tokenizer.backend_tokenizer.to_str()
     (source / "tokenizer.json").write_text(text)
     names = {"eos_token": "<|im_end|>", "pad_token": "<|pad|>"}
+    names["tokenizer_class"] = "PreTrainedTokenizerFast"
     (source / "tokenizer_config.json").write_text(json.dumps(names))
     save_agent(folder / "model", agent, actor, critic, tokenizer=source)
     return folder / "model"
@@ -40,6 +41,30 @@ def trained_twice(folder: pathlib.Path, world: WorldSettings) -> pathlib.Path:
         out=str(folder / "run"),
     )
     return train(settings, "test")
+
+
+def of_any_estimator(folder: pathlib.Path) -> configs.Train:
+    """A tiny agent in drawn Sokoban levels: two tasks of two trajectories each.
+
+    Whoever trains by these settings shares what is compiled.
+    """
+    return configs.Train(
+        model=str(saved(folder)),
+        world=settings_for(
+            "sokoban", levels=8, unseen=4, max_turns=3, cache=str(folder / "games")
+        ),
+        reading=configs.Reading(max_prompt=220, max_response=12),
+        learn=configs.Learn(minibatch=8, chunk=4, gamma=0.9),
+        samples=2,
+        redraw=1,
+        num_updates=2,
+        episodes=4,
+        slots=4,
+        eval_episodes=4,
+        checkpoint_every=1,
+        critic_first=1,
+        actor_lr=1e-3,
+    )
 
 
 def check_run(run: pathlib.Path, split: str = "valid_unseen") -> list[Episode]:

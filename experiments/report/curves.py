@@ -9,7 +9,10 @@ import numpy as np
 from hiper_jax.experiments.report.tables import OVERALL, success_table
 
 INK = "#7d8794"  # legible on white and on near-black
-COLOURS = ("#3b82f6", "#f07a2b", "#2fa866", "#a065e8", "#d9466f")
+COLOURS = (
+    *("#3b82f6", "#f07a2b", "#2fa866", "#a065e8", "#d9466f"),
+    *("#8c6d31", "#14a3b8", "#b0b31f", "#e377c2", "#6b7280"),
+)
 SMOOTH_FROM = 30  # iterations; shorter runs are shown as they are
 
 
@@ -159,7 +162,7 @@ def _evaluated(rounds) -> dict[str, list[tuple[int, float, float, float]]]:
 
 
 def _lines(lines, dots, percent: bool) -> bytes:
-    figure, axes = _axes(percent)
+    figure, ax = axes(percent)
     scale = 100.0 if percent else 1.0
     colours = iter(COLOURS)
     for label, (steps, values) in lines:
@@ -167,7 +170,7 @@ def _lines(lines, dots, percent: bool) -> bytes:
         style: dict[str, Any] = dict(
             color=colour, marker="o" if len(steps) == 1 else None
         )
-        axes.plot(
+        ax.plot(
             steps,
             scale * values,
             **style,
@@ -177,10 +180,10 @@ def _lines(lines, dots, percent: bool) -> bytes:
         )
         if smooth:
             mean = scale * _running_mean(values, max(5, len(values) // 15))
-            axes.plot(steps, mean, color=colour, lw=2.0, label=label)
+            ax.plot(steps, mean, color=colour, lw=2.0, label=label)
     for split, points in dots.items():
         steps, share, low, high = np.array(points).T
-        axes.errorbar(
+        ax.errorbar(
             steps,
             scale * share,
             yerr=(scale * (share - low), scale * (high - share)),
@@ -192,24 +195,24 @@ def _lines(lines, dots, percent: bool) -> bytes:
             label=split,
         )
     if percent:
-        axes.set_ylim(-3, 103)
+        ax.set_ylim(-3, 103)
     if len(lines) + len(dots) > 1:
-        axes.legend(frameon=False, fontsize=9.5, labelcolor=INK)
-    return _png(figure)
+        ax.legend(frameon=False, fontsize=9.5, labelcolor=INK)
+    return png(figure)
 
 
 def _times(timing) -> bytes:
-    figure, axes = _axes(percent=True)
+    figure, ax = axes(percent=True)
     steps = np.array([r["step"] for r in timing])
     seconds = np.array([[r.get(part) or 0.0 for r in timing] for part in PARTS])
     share = 100 * seconds / np.maximum(seconds.sum(0), 1e-9)
     if len(steps) == 1:  # a stack over one point has no width
         steps, share = np.array([steps[0] - 0.5, steps[0] + 0.5]), share.repeat(2, 1)
-    axes.stackplot(
+    ax.stackplot(
         steps, share, labels=PARTS, colors=(*COLOURS[:3], INK), alpha=0.85, lw=0
     )
-    axes.set_ylim(0, 100)
-    axes.legend(
+    ax.set_ylim(0, 100)
+    ax.legend(
         frameon=False,
         fontsize=9.5,
         labelcolor=INK,
@@ -219,7 +222,7 @@ def _times(timing) -> bytes:
         columnspacing=1.0,
         handlelength=1.0,
     )
-    return _png(figure)
+    return png(figure)
 
 
 def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -229,11 +232,12 @@ def _running_mean(values: np.ndarray, window: int) -> np.ndarray:
     return total / np.convolve(np.ones_like(values), kernel, "same")
 
 
-def _axes(percent: bool):
+def axes(percent: bool, size: tuple[float, float] = (4.2, 2.5)):
+    """A figure of that many inches and its axes, iterations to the right."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(4.2, 2.5), dpi=150, layout="constrained")
+    figure = Figure(figsize=size, dpi=150, layout="constrained")
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
     axes.tick_params(colors=INK, labelsize=9.5, length=0)
@@ -247,8 +251,8 @@ def _axes(percent: bool):
     return figure, axes
 
 
-def _png(figure) -> bytes:
+def png(figure) -> bytes:
+    """A figure as a file; equal numbers, equal bytes."""
     out = io.BytesIO()
-    # Metadata off: equal numbers, equal bytes.
     figure.savefig(out, format="png", transparent=True, metadata={"Software": None})
     return out.getvalue()

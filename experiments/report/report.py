@@ -88,17 +88,20 @@ def write_report(run) -> pathlib.Path:
         _missing(config, metrics, rounds),
         _tiles(metrics, timing, rows),
         _results(rows),
-        _curves(pictures),
+        gallery(pictures),
         _episodes(run, plan=_format(config) == "plan"),
         _settings(config),
         f"<footer>{_versions(origin)}</footer>",
     ]
-    page = PAGE.format(
-        title=text(title), style=STYLE.read_text(), body="\n".join(filter(None, body))
-    )
     path = run / "report.html"
-    workdir.write_text(path, page)
+    workdir.write_text(path, page_of(title, body))
     return path
+
+
+def page_of(title: str, body: Sequence[str]) -> str:
+    """A whole page of blocks of HTML; empty ones are left out."""
+    whole = "\n".join(filter(None, body))
+    return PAGE.format(title=text(title), style=STYLE.read_text(), body=whole)
 
 
 def _config(run: pathlib.Path) -> dict[str, Any]:
@@ -224,14 +227,16 @@ def _change(row: tables.Row) -> str:
     return f'<span class="{name}">{arrow}</span>'
 
 
-def _curves(pictures: Sequence[curves.Picture]) -> str:
+def gallery(pictures: Sequence[curves.Picture], *, wide: bool = False) -> str:
+    """Pictures inside the page, below a heading; "" without any."""
+    kind = "curves wide" if wide else "curves"
     figures = "".join(
         f'<figure><h3>{text(p.title)}</h3><img alt="{text(p.title)} by iteration" '
         f'src="data:image/png;base64,{base64.b64encode(p.png).decode()}">'
         f"<figcaption>{text(p.caption)}</figcaption></figure>"
         for p in pictures
     )
-    return f'<h2>Curves</h2><div class="curves">{figures}</div>' if figures else ""
+    return f'<h2>Curves</h2><div class="{kind}">{figures}</div>' if figures else ""
 
 
 def _episodes(run: pathlib.Path, *, plan: bool) -> str:

@@ -201,10 +201,16 @@ def write(run) -> list[Row]:
 
 def to_text(rows: Iterable[Row]) -> str:
     """Aligned columns; a star where the two intervals do not overlap."""
-    lines = [
-        (*_HEAD, ""),
-        *((*_cells(row), "*" if row.differs else "") for row in rows),
-    ]
+    return aligned(
+        [
+            (*_HEAD, ""),
+            *((*_cells(row), "*" if row.differs else "") for row in rows),
+        ]
+    )
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Cells in columns, for a terminal."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join(
         "  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()

@@ -3,8 +3,9 @@
 import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from hiper_jax.credit.common.arrays import (
     boundaries,
@@ -12,6 +13,7 @@ from hiper_jax.credit.common.arrays import (
     one_trajectory,
     run_ends,
 )
+from hiper_jax.credit.common.sweep import Rates, Turns, sweep
 from hiper_jax.kernels.segmented_scan import reverse_affine_scan
 
 
@@ -89,7 +91,8 @@ def hae(
       bootstrap: "none", "same_state" (published) or "next_state" (correct).
       value_next: [] value of the state after the last turn, for "next_state"; a [T]
         array is read at the last turn.
-      implementation: as in `reverse_affine_scan`.
+      implementation: as in `reverse_affine_scan`, but that "auto" is one pass over
+        the turns on CPU.
 
     Returns:
       `HAE` of [T] arrays. Gradients flow into the values; stop them in the loss.
@@ -129,26 +132,19 @@ def hae(
 
     # Rolls wrap only at turns that are last, where they are not read.
     hands_over = jnp.roll(start, -1) & ~last
-    high_after = jnp.roll(high, -1)
-    low_after = jnp.where(hands_over, high_after, jnp.roll(low, -1))
-    low_after = jnp.where(last, end_low, low_after)
-    outside = jnp.where(last, end_high, jnp.where(hands_over, high_after, 0))
-
-    step = gamma * (valid & ~terminated.astype(bool)).astype(dtype)
-    inside = step * ~(hands_over | last)
-    across = step * hands_over
-    plan = (
-        inside + lambda_segment * across,
-        reward + step * outside - lambda_segment * across * high_after,
-    )
-    act = (lambda_turn * inside, reward + step * low_after - low)
-    decide = (inside, reward + step * outside) if three_critics else None
-    advantage_low, planned, switched = _scan(
-        act, plan, decide, lambda_boundary, across, high_after, implementation
-    )
+    goes_on = valid & ~terminated.astype(bool)
+    turns = Turns(reward, low, high, goes_on, hands_over, last, end_low, end_high)
+    published = isinstance(lambda_boundary, float | int) and lambda_boundary == 0
+    crossing = None if published else lambda_boundary
+    rates = Rates(gamma, lambda_turn, lambda_segment, crossing)
+    if implementation == "auto":
+        solved = _by_platform(turns, rates, three_critics)
+    else:
+        solved = _solve(turns, rates, three_critics, implementation)
+    advantage_low, planned, *decided = solved
 
     zero = jnp.zeros_like(reward)
-    return_switch = zero if switched is None else switched
+    return_switch = decided[0] if decided else zero
     baseline = jnp.where(valid, value_switch, 0).astype(dtype) if three_critics else 0
     estimate = HAE(
         advantage_low=advantage_low,
@@ -161,19 +157,46 @@ def hae(
     return HAE(*(field.astype(kind) for field in estimate))
 
 
-def _scan(act, plan, decide, lambda_boundary, across, high_after, implementation):
-    """The three recursions, each (coefficients [T], offsets [T]); the last may be None.
+@functools.partial(jax.jit, static_argnames="three_critics")
+def _by_platform(turns: Turns, rates: Rates, three_critics: bool):
+    """One pass on a CPU, log T parallel steps elsewhere."""
+    return lax.platform_dependent(
+        turns,
+        rates,
+        cpu=functools.partial(sweep, three_critics=three_critics),
+        default=functools.partial(
+            _solve, three_critics=three_critics, implementation="associative"
+        ),
+    )
+
+
+def _solve(turns: Turns, rates: Rates, three_critics: bool, implementation: str):
+    """A_low, X and, with three critics, S as recurrences x = a x' + b.
 
     They share one scan, unless the trace crosses boundaries: then the planner's comes
     first, for the others take what it says of the next segment.
     """
+    reward, low, high, goes_on, hands_over, last, end_low, end_high = turns
+    high_after = jnp.roll(high, -1)
+    low_after = jnp.where(hands_over, high_after, jnp.roll(low, -1))
+    low_after = jnp.where(last, end_low, low_after)
+    outside = jnp.where(last, end_high, jnp.where(hands_over, high_after, 0))
+
+    step = rates.gamma * goes_on.astype(reward.dtype)
+    inside = step * ~(hands_over | last)
+    across = step * hands_over
+    plan = (
+        inside + rates.segment * across,
+        reward + step * outside - rates.segment * across * high_after,
+    )
+    act = (rates.turn * inside, reward + step * low_after - low)
+    others = [act, (inside, reward + step * outside)][: 1 + three_critics]
     scan = functools.partial(reverse_affine_scan, implementation=implementation)
-    if isinstance(lambda_boundary, float | int) and lambda_boundary == 0:
-        parts = (act, plan) if decide is None else (act, plan, decide)
-        advantage_low, planned, *switched = scan(*zip(*parts, strict=True))
-    else:
-        planned = scan(*plan)
-        crosses = lambda_boundary * across * (jnp.roll(planned, -1) - high_after)
-        parts = [(a, b + crosses) for a, b in filter(None, (act, decide))]
-        advantage_low, *switched = scan(*zip(*parts, strict=True))
-    return advantage_low, planned, switched[0] if switched else None
+    if rates.boundary is None:
+        advantage_low, *rest = scan(*zip(*others, plan, strict=True))
+        return advantage_low, rest[-1], *rest[:-1]
+    planned = scan(*plan)
+    crosses = rates.boundary * across * (jnp.roll(planned, -1) - high_after)
+    parts = [(a, b + crosses) for a, b in others]
+    advantage_low, *decided = scan(*zip(*parts, strict=True))
+    return advantage_low, planned, *decided
