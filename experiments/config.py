@@ -26,7 +26,7 @@ from hiper_jax.act.envs.world import (
     world_of,
 )
 from hiper_jax.credit import hiper
-from hiper_jax.estimators import COMPARES_SIBLINGS, find_estimator
+from hiper_jax.estimators import COMPARES_SIBLINGS, check_plan, find_estimator
 from hiper_jax.lm.model_folder import find_folder, how_to_get
 from hiper_jax.update import objective
 
@@ -83,6 +83,9 @@ class Reading:
     """Told to a chat template that asks for it; `default`: it is left to itself."""
     clock: str = CLOCK
     """Told to a chat template that asks for the time: a date, or a date with a time."""
+    format: Literal["plan", "flat"] = "plan"
+    """Of responses: `plan` has a switch, a subgoal and an action, as published; `flat`
+    has reasoning and an action, and its prompts say nothing of subgoals."""
 
     def __post_init__(self):
         check_fields(self)
@@ -231,6 +234,10 @@ class Train:
                 f"must be settings of {self.estimator}, got a "
                 f"{type(self.learn).__name__}: change both with with_estimator",
             )
+        try:
+            check_plan(self.estimator, self.reading.format)
+        except ValueError as error:
+            raise SettingError(type(self), "estimator", str(error)) from None
         if self.episodes % self.siblings:
             raise SettingError(
                 type(self),
@@ -300,8 +307,10 @@ def start_of(config: Train) -> pathlib.Path:
     """The folder of the weights and the tokenizer that a run starts from."""
     if config.model:
         return find_folder(config.model)
-    start = world_of(config.world).start
-    return ASSETS / start if start else WARM_START
+    own, default = world_of(config.world), load_world(DEFAULT)
+    if config.reading.format == "flat":
+        return ASSETS / (own.flat_start or default.flat_start)
+    return ASSETS / (own.start or default.start)
 
 
 def check_model(config: Train) -> None:

@@ -60,6 +60,12 @@ def rollout_metrics(episodes: list[Episode]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
 
 
+def in_format(metrics: Mapping[str, Any], format: str) -> dict[str, Any]:
+    """Metrics, without those that say nothing where responses have no plan."""
+    of_plans = () if format == "plan" else ("policy/switch_rate",)
+    return {name: value for name, value in metrics.items() if name not in of_plans}
+
+
 def with_credit(episodes: list[Episode], turns: dict[str, Any]) -> list[Episode]:
     """Writes beside each turn what the estimator said of it, [B, T] by name."""
     return [

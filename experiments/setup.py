@@ -107,6 +107,7 @@ def reader_of(agent: Agent, reading: Reading, environment: str) -> Reader:
         history_length=reading.history_length,
         mode=reading.mode,
         keep_copies=reading.keep_copies,
+        format=reading.format,
     )
 
 
@@ -126,6 +127,7 @@ def stacked(
         max_response=reading.max_response,
         pad_id=agent.codec.pad_id,
         mode=reading.mode,
+        format=reading.format,
         row_buckets=shapes.rows,
         length_buckets=shapes.lengths[-1:],
     )

@@ -119,6 +119,7 @@ def prepare(
 def default_folder(config: configs.Train, name: str) -> str:
     """Where a run goes that names no folder."""
     other = "" if config.estimator == "hae" else f"-{config.estimator}"
+    other += "" if config.reading.format == "plan" else "-flat"
     return f"runs/{name}{other}-{config.seed}"
 
 
@@ -166,6 +167,7 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
                 clock.lap("update")
                 told = progress.rollout_metrics(drawn.first)
                 metrics = {**told, **drawn.metrics, **metrics}
+                metrics = progress.in_format(metrics, config.reading.format)
                 episodes = progress.with_credit(episodes, turns)
                 timing = clock.stop(spent, episodes)
                 timing["programs"] = (

@@ -45,6 +45,27 @@ COMPARES_SIBLINGS = frozenset(
     }
 )
 
+# Estimators whose credit stands on subgoals and switches.
+_ON_PLANS = ("hae", "hae_group")
+
+
+def check_plan(name: str, format: str) -> None:
+    """Refuses an estimator that needs a plan where responses have none.
+
+    Args:
+      name: of the estimator.
+      format: of the responses, "plan" or "flat".
+
+    Raises:
+      ValueError: the estimator reads subgoals and switches, and the format is flat.
+    """
+    if format == "flat" and name in _ON_PLANS:
+        raise ValueError(
+            f"{name} gives credit to subgoals and switches, which the flat format has "
+            "not: take --reading.format plan, or an estimator without a plan such as "
+            "gae_turn or gigpo"
+        )
+
 
 def find_estimator(name: str) -> tuple[type, Callable[[Any], Any]]:
     """The settings of an estimator and the function that makes it of them.

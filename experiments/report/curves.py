@@ -67,7 +67,7 @@ _PLANS = (
     _Plan(
         "valid_rate",
         "Valid turns",
-        "Well formed: all three blocks are there. Admissible: the action is listed.",
+        "Well formed: all blocks are there. Admissible: the action is listed.",
         (
             ("well formed", ("rollout/valid_rate",)),
             ("admissible", ("rollout/admissible_rate",)),

@@ -11,6 +11,7 @@ ADVANTAGES = (
     ("action", "advantage_low"),
     ("subgoal", "advantage_high"),
     ("switch", "advantage_switch"),
+    ("response", "advantage"),
 )
 
 
@@ -19,11 +20,12 @@ def text(value: object) -> str:
     return html.escape(str(value).encode(errors="replace").decode(), quote=True)
 
 
-def pick(episodes: Iterable[Episode]) -> dict[str, Episode]:
+def pick(episodes: Iterable[Episode], *, plan: bool = True) -> dict[str, Episode]:
     """One episode that was won, one that was lost, one with most switches.
 
     Won and lost are those of median length, the first of equals. An episode is picked
-    once: the third is the one with most switches among the others.
+    once: the third is the one with most switches among the others, and there is none
+    where responses have no plan.
     """
     left = list(episodes)
     picked: dict[str, Episode] = {}
@@ -37,12 +39,15 @@ def pick(episodes: Iterable[Episode]) -> dict[str, Episode]:
     for name, won in (("won", True), ("lost", False)):
         among = sorted((e for e in left if e.won is won), key=lambda e: len(e.turns))
         take(name, among, len(among) // 2)
-    take(MOST_SWITCHES, sorted(left, key=lambda e: -_switches(e)), 0)
+    if plan:
+        take(MOST_SWITCHES, sorted(left, key=lambda e: -_switches(e)), 0)
     return picked
 
 
-def episode_page(episode: Episode, *, title: str, unfolded: bool = False) -> str:
-    """One episode as a foldable block."""
+def episode_page(
+    episode: Episode, *, title: str, unfolded: bool = False, plan: bool = True
+) -> str:
+    """One episode as a foldable block, with subgoals and switches if it has a plan."""
     segments = _segments(episode.turns)
     scale = max(
         (
@@ -52,24 +57,26 @@ def episode_page(episode: Episode, *, title: str, unfolded: bool = False) -> str
         ),
         default=0.0,
     )
-    strip = "".join(
+    spans = "".join(
         f'<span style="--hue:{_hue(k)};flex:{len(turns)} 1 0" '
         f'title="{text(turns[0].subgoal)}">{text(turns[0].subgoal)}</span>'
         for k, turns in enumerate(segments)
     )
+    strip = f'<div class="strip">{spans}</div>' if plan else ""
+    subgoals = f", {_count(len(segments), 'subgoal')}" if plan else ""
     rows, t = [], 0
     for k, turns in enumerate(segments):
         for j, turn in enumerate(turns):
-            rows.append(_turn(episode, turn, t, _hue(k), j == 0, scale))
+            rows.append(_turn(episode, turn, t, _hue(k), j == 0, scale, plan))
             t += 1
     return (
         f'<details class="fold"{" open" if unfolded else ""}><summary>'
         f'<span class="{"up" if episode.won else "down"}">{text(title)}</span> in '
-        f"{_count(len(episode.turns), 'turn')}, {_count(len(segments), 'subgoal')}"
+        f"{_count(len(episode.turns), 'turn')}{subgoals}"
         f'</summary><div><p>{text(episode.task)}</p><p class="soft">'
         f"{text(episode.task_type)} · return {number(episode.reward)} · "
         f"{_ending(episode)} · {text(episode.game)}</p>"
-        f'<div class="strip">{strip}</div><ol class="turns">{"".join(rows)}</ol>'
+        f'{strip}<ol class="turns">{"".join(rows)}</ol>'
         "</div></details>"
     )
 
@@ -81,9 +88,19 @@ def number(value: float) -> str:
 
 
 def _turn(
-    episode: Episode, turn: Turn, t: int, hue: str, starts: bool, scale: float
+    episode: Episode,
+    turn: Turn,
+    t: int,
+    hue: str,
+    starts: bool,
+    scale: float,
+    plan: bool,
 ) -> str:
     said = "SWITCH" if turn.said_switch else "KEEP"
+    decided = (
+        f'<span class="said{" switch" if starts else ""}">{said}</span>'
+        f"<span>{text(turn.subgoal) or '(no subgoal)'}</span>"
+    )
     flaws = "".join(
         f' <span class="tag down">{flaw}</span>'
         for flaw, there in (
@@ -97,8 +114,7 @@ def _turn(
     return (
         f'<li class="turn{" starts" if starts else ""}" style="--hue:{hue}">'
         f'<div class="head"><span class="number">{t + 1}</span>'
-        f'<span class="said{" switch" if starts else ""}">{said}</span>'
-        f"<span>{text(turn.subgoal) or '(no subgoal)'}</span></div>"
+        f"{decided if plan else ''}</div>"
         f'<div class="seen">{text(turn.observation)}</div>'
         f'<div class="did">› {text(turn.action) or "(nothing)"}{flaws}</div>'
         f'<div class="credit">{_credit(episode, turn, t, starts, scale)}</div>'
@@ -109,7 +125,7 @@ def _turn(
 
 
 def _credit(episode: Episode, turn: Turn, t: int, starts: bool, scale: float) -> str:
-    """Rewards, then the three advantages as bars around zero."""
+    """Rewards, then the advantages as bars around zero."""
     credit = episode.credit or {}
     shown = number(turn.reward)
     shaped = credit.get("shaped_reward")

@@ -43,6 +43,7 @@ KEY_SETTINGS = (
     ("estimator", "estimator"),
     ("world.environment", "environment"),
     ("world.max_turns", "turn limit"),
+    ("reading.format", "format of responses"),
     ("actor_lr", "actor learning rate"),
     ("critic_lr", "critic learning rate"),
     ("temperature", "temperature, training"),
@@ -88,7 +89,7 @@ def write_report(run) -> pathlib.Path:
         _tiles(metrics, timing, rows),
         _results(rows),
         _curves(pictures),
-        _episodes(run),
+        _episodes(run, plan=_format(config) == "plan"),
         _settings(config),
         f"<footer>{_versions(origin)}</footer>",
     ]
@@ -105,6 +106,10 @@ def _config(run: pathlib.Path) -> dict[str, Any]:
         return json.loads((run / "config.json").read_text())
     except (OSError, ValueError):
         return {}
+
+
+def _format(config: Mapping[str, Any]) -> str:
+    return config.get("reading", {}).get("format", "plan")
 
 
 def _seed(config: Mapping[str, Any]) -> object:
@@ -229,26 +234,30 @@ def _curves(pictures: Sequence[curves.Picture]) -> str:
     return f'<h2>Curves</h2><div class="curves">{figures}</div>' if figures else ""
 
 
-def _episodes(run: pathlib.Path) -> str:
+def _episodes(run: pathlib.Path, *, plan: bool) -> str:
     """Picked episodes of the last and the first iteration that are on disk."""
     files = workdir.episode_files(run)
     if not files:
         return ""
-    parts = [
-        '<h2>Episodes</h2><p class="soft">A colour is a segment: the turns under one '
-        "subgoal. Bars are advantages as they entered the loss, on one scale per "
-        "episode: of the action on every turn, of the subgoal where a segment starts, "
-        "and of the switch decision.</p>"
-    ]
+    told = (
+        "A colour is a segment: the turns under one subgoal. Bars are advantages as "
+        "they entered the loss, on one scale per episode: of the action on every turn, "
+        "of the subgoal where a segment starts, and of the switch decision."
+    )
+    if not plan:
+        told = "Bars are advantages as they entered the loss, on one scale per episode."
+    parts = [f'<h2>Episodes</h2><p class="soft">{told}</p>']
     for step in sorted({max(files), min(files)}, reverse=True):
-        picked = pick(workdir.read_episodes(files[step]))
+        picked = pick(workdir.read_episodes(files[step]), plan=plan)
         parts.append(f"<h3>Iteration {step}</h3>")
         for place, (name, episode) in enumerate(picked.items()):
             title = "Won" if episode.won else "Not won"
             if name == MOST_SWITCHES:
                 title = f"Most switches: {title.lower()}"
             unfolded = step == max(files) and place == 0
-            parts.append(episode_page(episode, title=title, unfolded=unfolded))
+            parts.append(
+                episode_page(episode, title=title, unfolded=unfolded, plan=plan)
+            )
     return "".join(parts)
 
 

@@ -18,6 +18,7 @@ RESPONSE = (
     "<subgoal>{subgoal}</subgoal>{gap}"
     "<action>{action}</action>"
 )
+FLAT_RESPONSE = "<think>{word} {subgoal}</think>{gap}<action>{action}</action>"
 # Games played in one environment: each loads a planner that is never unloaded.
 TOGETHER = 20
 
@@ -77,8 +78,13 @@ def texts(
     mistakes: float,
     haste: float,
     rng: random.Random,
+    format: str = "plan",
 ):
     """Yields (prompt arguments, response text) of each turn.
+
+    Both formats say the same: without a plan the reasoning is the subgoal's words, and
+    `now` or `still` where the switch would say SWITCH or KEEP. What differs is that a
+    plan is shown again at the next turn, and reasoning is not.
 
     Args:
       demo: what the expert played.
@@ -87,8 +93,10 @@ def texts(
       mistakes: how often a turn teaches an admissible action drawn at random.
       haste: how often a turn that can be rushed teaches to rush it.
       rng: where chance comes from.
+      format: of the responses, "plan" or "flat".
     """
     history, subgoal = [], ""
+    wording = RESPONSE if format == "plan" else FLAT_RESPONSE
     gap = "" if style == "terse" else "\n"
     for step in demo.steps:
         wrong = rng.random() < mistakes
@@ -98,8 +106,9 @@ def texts(
         if hasty and rng.random() < haste:
             plan, action = hasty
             switch = plan != subgoal
-        response = RESPONSE.format(
+        response = wording.format(
             switch="SWITCH" if switch else "KEEP",
+            word="now" if switch else "still",
             subgoal=plan,
             action=action,
             gap=gap,
@@ -129,14 +138,21 @@ def rows(
     mistakes: float,
     haste: float,
     seed: int,
+    format: str = "plan",
 ) -> list[Row]:
     """Encodes demonstrations, a row per turn."""
     rng = random.Random(seed)
-    template = template_of(world, style)
+    template = template_of(world, style, format)
     out = []
     for demo in demos:
         for prompt, response in texts(
-            demo, world, style=style, mistakes=mistakes, haste=haste, rng=rng
+            demo,
+            world,
+            style=style,
+            mistakes=mistakes,
+            haste=haste,
+            rng=rng,
+            format=format,
         ):
             fitted = fit_prompt(
                 codec.encode_prompt,

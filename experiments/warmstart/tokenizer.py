@@ -6,11 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 END, PAD = "<|im_end|>", "<|pad|>"
-TAGS = [
-    f"<{slash}{name}>"
-    for name in ("switch", "subgoal", "action")
-    for slash in ("", "/")
-]
+BLOCKS = {"plan": ("switch", "subgoal", "action"), "flat": ("think", "action")}
 
 
 def train_tokenizer(
@@ -20,11 +16,12 @@ def train_tokenizer(
     vocab_size: int,
     phrases: Sequence[str] = (),
     names: Sequence[str] = (),
+    format: str = "plan",
 ) -> None:
     """Trains byte-pair merges and writes `tokenizer.json` and its settings.
 
-    Words keep their leading space, numbers stand alone, and the six tags are single
-    tokens, so that every block starts and ends at a token.
+    Words keep their leading space, numbers stand alone, and the tags of the format are
+    single tokens, so that every block starts and ends at a token.
 
     Args:
       texts: prompts and responses as the agent will see them.
@@ -32,6 +29,7 @@ def train_tokenizer(
       vocab_size: tokens in all, special ones included.
       phrases: never cut before merging, so that each may become one token.
       names: each is one token, like the tags.
+      format: of the responses, "plan" or "flat".
     """
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models
     from tokenizers import pre_tokenizers as pre
@@ -47,15 +45,16 @@ def train_tokenizer(
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
+    tags = [f"<{slash}{name}>" for name in BLOCKS[format] for slash in ("", "/")]
     trainer = BpeTrainer(
-        vocab_size=vocab_size - len(TAGS) - len(names),
+        vocab_size=vocab_size - len(tags) - len(names),
         special_tokens=[PAD, END],
         initial_alphabet=pre.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_tokens(
-        [AddedToken(text, normalized=False) for text in (*TAGS, *names)]
+        [AddedToken(text, normalized=False) for text in (*tags, *names)]
     )
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

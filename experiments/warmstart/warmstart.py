@@ -45,7 +45,7 @@ from hiper_jax.act.rollout import rollout
 from hiper_jax.estimators import find_estimator
 from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import progress, recipes, setup
-from hiper_jax.experiments.config import Reading, Train
+from hiper_jax.experiments.config import Reading, Train, with_estimator
 from hiper_jax.experiments.warmstart import demonstrations
 from hiper_jax.experiments.warmstart.imitate import imitate
 from hiper_jax.experiments.warmstart.tokenizer import train_tokenizer
@@ -162,11 +162,12 @@ def warmstart(config: WarmStart) -> pathlib.Path:
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     train_tokenizer(
-        _texts(demos, world, config.reading.style),
+        _texts(demos, world, config.reading),
         partial,
         vocab_size=config.vocab_size,
         phrases=world.lesson.phrases,
         names=world.lesson.names(config.world),
+        format=config.reading.format,
     )
     codec = load_codec(partial)
     rows = demonstrations.rows(
@@ -179,6 +180,7 @@ def warmstart(config: WarmStart) -> pathlib.Path:
         mistakes=config.mistakes,
         haste=config.haste,
         seed=config.seed,
+        format=config.reading.format,
     )
     rows = [r for r in rows if len(r.response) <= config.reading.max_response]
     shape = lm.tiny(
@@ -295,15 +297,25 @@ def unscored(params, tokens, start, targets, temperature):
 
 
 def fit_critic(config: WarmStart, agent: Agent, actor, critic):
-    """Regresses the three heads on the returns of the imitator's own episodes."""
+    """Regresses the heads on the returns of the imitator's own episodes.
+
+    The three of HiPER; without a plan that of turn GAE, which the others then equal.
+    """
     if not config.critic_rounds:
         return critic
-    train = Train(world=config.world, reading=config.reading)
+    flat = config.reading.format == "flat"
+    recipe = recipes.recipe(config.recipe)
+    like = with_estimator(recipe, "gae_turn" if flat else "hae")
+    train = Train(
+        world=config.world,
+        reading=config.reading,
+        estimator=like.estimator,
+        learn=like.learn,
+    )
     shapes = setup.run_shapes(train)
     games = worlds.training_manifest(config.world).ids
-    learn = recipes.recipe(config.recipe).learn
-    settings = dataclasses.replace(learn, epochs=3, value_clip=1e3, kl_coef=0.0)
-    estimator = find_estimator("hae")[1](settings)
+    settings = dataclasses.replace(like.learn, epochs=3, value_clip=1e3, kl_coef=0.0)
+    estimator = find_estimator(like.estimator)[1](settings)
     init, update = make_update(
         Model(unscored, passes.values(agent, estimator.heads)),
         estimator,
@@ -334,19 +346,33 @@ def fit_critic(config: WarmStart, agent: Agent, actor, critic):
             )
             state, metrics, _ = update(state, batch)
             won = np.mean([e.won for e in episodes])
+            fit = metrics["loss/value_high" if flat else "value/explained_variance"]
             print(
                 f"critic {step + 1}/{config.critic_rounds}: episodes won {won:.2f},"
-                f" explained variance {metrics['value/explained_variance']:.2f}",
+                f" {'value loss' if flat else 'explained variance'} {fit:.2f}",
                 flush=True,
             )
-    return state.critic
+    if not flat:
+        return state.critic
+    # Other estimators read other heads; "high" is the first.
+    first = {name: state.critic[name][..., :1] for name in ("value", "value_bias")}
+    return state.critic | {
+        name: jax.numpy.broadcast_to(head, state.critic[name].shape)
+        for name, head in first.items()
+    }
 
 
-def _texts(demos: Sequence[Demo], world: World, style: str):
+def _texts(demos: Sequence[Demo], world: World, reading: Reading):
     rng = random.Random(0)
-    template = template_of(world, style)
+    template = template_of(world, reading.style, reading.format)
     for demo in demos:
         for prompt, response in demonstrations.texts(
-            demo, world, style=style, mistakes=0.0, haste=0.0, rng=rng
+            demo,
+            world,
+            style=reading.style,
+            mistakes=0.0,
+            haste=0.0,
+            rng=rng,
+            format=reading.format,
         ):
             yield template(*prompt, history_length=2) + response

@@ -22,10 +22,10 @@ class Turn:
     observation: str  # what the environment showed before this turn
     admissible: tuple[str, ...]  # the actions it would have accepted
     action: str  # what was sent to the environment
-    subgoal: str  # the subgoal in force during this turn
+    subgoal: str  # the subgoal in force during this turn; "" without a plan
     switch: bool  # this turn starts a segment (turn 0 always does)
     said_switch: bool  # the response asked for a switch
-    format_valid: bool  # the response has the three blocks in good form
+    format_valid: bool  # the response has its format's blocks in good form
     action_valid: bool  # `admissible` has the action, or its form
     reward: float  # environment reward for this turn, unshaped
     prompt_truncated: bool = False  # the prompt had to be cut to fit

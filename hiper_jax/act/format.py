@@ -1,7 +1,8 @@
 """Response text -> switch, subgoal, action: what the environment is told.
 
-<switch>KEEP or SWITCH</switch>
-<subgoal>the subgoal to follow now</subgoal>
+"plan", HiPER's format                          "flat", without a plan
+<switch>KEEP or SWITCH</switch>                 <think>reasoning</think>
+<subgoal>the subgoal to follow now</subgoal>    <action>one admissible action</action>
 <action>one admissible action</action>
 """
 
@@ -12,6 +13,7 @@ from hiper_jax.act.asides import closed_thoughts
 from hiper_jax.act.envs.world import DEFAULT, Published, load_world
 
 SWITCH_TEXTS = ("KEEP", "SWITCH")
+FORMATS = ("plan", "flat")
 
 # ASCII: a long s or a Kelvin sign makes no tag, here as in `spans`.
 _TAG_FLAGS = re.IGNORECASE | re.ASCII
@@ -25,12 +27,26 @@ class Reply(NamedTuple):
 
     action: str  # what is sent to the environment, lower case
     subgoal: str  # the text of the subgoal block, "" without one
-    switch: str  # "KEEP" or "SWITCH"; in mode "paper" also ""
-    valid: bool  # all three blocks in good form; says nothing of admissibility
+    switch: str  # "KEEP" or "SWITCH"; in mode "paper" also "", without a plan always
+    valid: bool  # all blocks in good form; says nothing of admissibility
+
+
+def check_format(format: str) -> None:
+    """Refuses what is no format of responses.
+
+    Raises:
+      ValueError: it is neither "plan" nor "flat".
+    """
+    if format not in FORMATS:
+        raise ValueError(f'format must be "plan" or "flat", but it is {format!r}.')
 
 
 def read_response(
-    text: str, *, environment: str = DEFAULT, mode: str = "corrected"
+    text: str,
+    *,
+    environment: str = DEFAULT,
+    mode: str = "corrected",
+    format: str = "plan",
 ) -> Reply:
     """Reads one response as `read` does, for a world that is named.
 
@@ -38,18 +54,23 @@ def read_response(
       text: the decoded response, without its end-of-message token.
       environment: which world, as `load_world` takes it.
       mode: "corrected" or "paper".
+      format: "plan" or "flat".
 
     Returns:
       A Reply.
 
     Raises:
-      ValueError: unknown environment or mode.
+      ValueError: unknown environment, mode or format.
     """
     world = load_world(environment)
-    return read(text, tail=world.tail, published=world.published, mode=mode)
+    return read(
+        text, tail=world.tail, published=world.published, mode=mode, format=format
+    )
 
 
-def read(text: str, *, tail: int, published: Published, mode: str) -> Reply:
+def read(
+    text: str, *, tail: int, published: Published, mode: str, format: str = "plan"
+) -> Reply:
     """Reads one response.
 
     The action is the text between the first `<action>` and the next `</action>`,
@@ -63,24 +84,31 @@ def read(text: str, *, tail: int, published: Published, mode: str) -> Reply:
     published reader's ways are kept: the first `</action>` ends the action wherever it
     stands, and the first fault met ends the reading (see `_read_as_published`).
 
+    In the flat format the action is read the same way, and reasoning stands where the
+    plan would (see `_read_flat`).
+
     Args:
       text: the decoded response, without its end-of-message token.
       tail: how many of the last characters of an unreadable response are sent.
       published: what the published reader leaves behind in this world.
       mode: "corrected" or "paper".
+      format: "plan" or "flat".
 
     Returns:
       A Reply.
 
     Raises:
-      ValueError: unknown mode.
+      ValueError: unknown mode or format.
 
     Source: arXiv 2602.16165 and its code.
     """
+    check_format(format)
+    if mode not in ("corrected", "paper"):
+        raise ValueError(f'mode must be "corrected" or "paper", but it is {mode!r}.')
+    if format == "flat":
+        return _read_flat(text, tail, mode)
     if mode == "paper":
         return _read_as_published(text, tail, published)
-    if mode != "corrected":
-        raise ValueError(f'mode must be "corrected" or "paper", but it is {mode!r}.')
     spoken = _without_thoughts(text)
     action, subgoal, switch = (
         _block(spoken, name) for name in ("action", "subgoal", "switch")
@@ -124,6 +152,29 @@ def _read_as_published(text: str, tail: int, published: Published) -> Reply:
     if subgoal is None:
         return Reply(action, "", switch, False)
     return Reply(action, subgoal.strip(), switch, not _CJK.search(text))
+
+
+def _read_flat(text: str, tail: int, mode: str) -> Reply:
+    """Reasoning and an action: no subgoal, no switch.
+
+    The turn is valid if there is an action, if there is reasoning and if no CJK
+    character occurs. What is said within the reasoning is not played, but in "paper"
+    mode: there action tags count in any case and anywhere, and the first closing one
+    ends the action; of the reasoning only that both its tags occur, in lower case.
+
+    Source: arXiv 2505.10978 (GiGPO) and its code.
+    """
+    if mode == "paper":
+        lowered = text.lower()
+        action = _first_block(lowered, "action")
+        reasoned = "<think>" in text and "</think>" in text
+    else:
+        action = _block(_without_thoughts(text), "action")
+        reasoned = _block(text, "think") is not None
+    if action is None:
+        return Reply(_last(text, tail), "", "", False)
+    valid = reasoned and not _CJK.search(text)
+    return Reply(action.lower().strip(), "", "", valid)
 
 
 def _without_thoughts(text: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from hiper_jax.act.envs.templates import History, Template
 from hiper_jax.act.envs.world import DEFAULT, World, load_world
+from hiper_jax.act.format import check_format
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,16 +17,18 @@ class Fitted:
     shortened: bool  # something was left out
 
 
-def template_of(world: World, style: str) -> Template:
-    """What writes a world's prompts in a style.
+def template_of(world: World, style: str, format: str = "plan") -> Template:
+    """What writes a world's prompts in a style, for responses of a format.
 
     Raises:
-      ValueError: the world has no such style.
+      ValueError: the world has no such style, or there is no such format.
     """
-    if style not in world.templates:
-        known = ", ".join(map(repr, world.templates))
+    check_format(format)
+    wordings = world.templates if format == "plan" else world.flat
+    if style not in wordings:
+        known = ", ".join(map(repr, wordings))
         raise ValueError(f"prompt style {style!r} is not one of {known}")
-    return world.templates[style]
+    return wordings[style]
 
 
 def build_prompt(
@@ -38,6 +41,7 @@ def build_prompt(
     environment: str = DEFAULT,
     style: str = "full",
     history_length: int = 2,
+    format: str = "plan",
 ) -> str:
     """Writes the prompt of one turn.
 
@@ -50,14 +54,15 @@ def build_prompt(
       environment: which world, as `load_world` takes it.
       style: "full", "terse" or another that the world has.
       history_length: how many of the last pairs are shown.
+      format: "plan", or "flat" for a prompt that says nothing of subgoals.
 
     Returns:
       The text of the prompt.
 
     Raises:
-      ValueError: the world or the style is unknown.
+      ValueError: the world, the style or the format is unknown.
     """
-    return template_of(load_world(environment), style)(
+    return template_of(load_world(environment), style, format)(
         task, history, observation, subgoal, admissible, history_length=history_length
     )
 

@@ -57,6 +57,7 @@ class Reader(NamedTuple):
     published: Published  # what mode "paper" leaves behind where a block is missing
     mode: str  # "corrected" or "paper"
     keep_copies: bool = False  # on KEEP the old subgoal stays, whatever was written
+    format: str = "plan"  # or "flat": reasoning and an action, no subgoal, no switch
 
 
 def make_reader(
@@ -68,21 +69,23 @@ def make_reader(
     history_length: int = 2,
     mode: str = "corrected",
     keep_copies: bool = False,
+    format: str = "plan",
 ) -> Reader:
     """The reader of a world's text; see `Reader` for the arguments.
 
     Raises:
-      ValueError: the world's prompts have no such style.
+      ValueError: the world's prompts have no such style or format.
     """
     return Reader(
         codec,
-        template_of(world, style),
+        template_of(world, style, format),
         max_prompt,
         history_length,
         world.tail,
         world.published,
         mode,
         keep_copies,
+        format,
     )
 
 
@@ -199,7 +202,11 @@ class _Record:
     def respond(self, reader: Reader, tokens: np.ndarray, log_prob: np.ndarray):
         text = reader.codec.decode(tokens)
         reply = read(
-            text, tail=reader.tail, published=reader.published, mode=reader.mode
+            text,
+            tail=reader.tail,
+            published=reader.published,
+            mode=reader.mode,
+            format=reader.format,
         )
         said_switch = reply.switch == "SWITCH" or (
             reader.mode == "paper" and reply.switch not in ("KEEP", "")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hiper_jax.act.format import check_format
 from hiper_jax.act.pieces import PieceTable, piece_table
 from hiper_jax.act.row_bytes import BLOCKS, Block, RowBytes, find_tags, lower, next_in
 
@@ -39,6 +40,7 @@ def token_masks(
     *,
     include_tags: bool = True,
     mode: str = "corrected",
+    format: str = "plan",
 ) -> TokenMasks:
     """Finds the blocks of each response in its token ids.
 
@@ -55,6 +57,8 @@ def token_masks(
     "paper": masks may overlap, the end-of-message token is in none, tags are lower
     case, any switch text but KEEP (or nothing) switches, and without tags a last `]`,
     `.` or `)` of a subgoal or an action counts as its closing tag.
+    Without a plan (format "flat") there are no subgoal and no switch, whatever the
+    text has, the one segment starts at turn 0, and the mode changes nothing.
 
     Args:
       tokens: [N, L] response token ids.
@@ -64,13 +68,15 @@ def token_masks(
         `piece_table`, which saves building it again.
       include_tags: whether a block's tags carry its credit.
       mode: "corrected" or "paper".
+      format: "plan" or "flat".
 
     Returns:
       TokenMasks of numpy arrays, all false off `mask`.
 
     Raises:
       ValueError: shapes differ, the mask is no prefix, a token id is outside the
-        vocabulary, the mode is unknown, or the tokenizer's kind is not supported.
+        vocabulary, the mode or the format is unknown, or the tokenizer's kind is not
+        supported.
 
     Source: arXiv 2602.16165 and its code ("paper").
     """
@@ -88,17 +94,21 @@ def token_masks(
         )
     if mode not in ("corrected", "paper"):
         raise ValueError(f'mode must be "corrected" or "paper", but it is {mode!r}.')
+    check_format(format)
     if (mask[:, 1:] & ~mask[:, :-1]).any():
         raise ValueError(
             "mask must be true on a prefix of each row: move padding to the right."
         )
     table = tokenizer if isinstance(tokenizer, PieceTable) else piece_table(tokenizer)
-    paper = mode == "paper"
+    paper = mode == "paper" and format == "plan"
     flat = RowBytes(tokens, mask, table)
     if not paper:
         flat.hush()
     tags = find_tags(flat.text if paper else lower(flat.text))
     blocks = {name: flat.first_block(*tags[name]) for name in BLOCKS}
+    if format == "flat":
+        nowhere = Block(*np.full((4, len(tokens)), -1))
+        blocks |= {"subgoal": nowhere, "switch": nowhere}
 
     spans = {
         name: flat.token_span(block, include_tags, paper and name != "switch")

@@ -75,6 +75,7 @@ def stack(
     length_buckets: Sequence[int],
     pad_id: int = 0,
     mode: str = "corrected",
+    format: str = "plan",
 ) -> Batch:
     """Lays episodes out as arrays.
 
@@ -88,6 +89,8 @@ def stack(
       pad_id: fills what is empty.
       mode: how blocks are read, "corrected" or "paper"; the former also trains what
         stands outside the blocks of a broken response, see `loose_tokens`.
+      format: of the responses, "plan" or "flat". Without a plan an episode is one
+        segment, and every token of a response carries the action's credit.
 
     Returns:
       A Batch of numpy arrays.
@@ -123,7 +126,7 @@ def stack(
     rows = _rows(turns, ends, N, L, max_response, pad_id)
     turn_index = np.zeros(N, np.int32)
     turn_index[: len(turns)] = [t for e in episodes for t in range(len(e.turns))]
-    rows |= _spans(rows, turn_index, tokenizer, mode)
+    rows |= _spans(rows, turn_index, tokenizer, mode, format)
     said_switch, plans = rows.pop("is_switch"), rows.pop("subgoal_ids")
     return Batch(
         **rows,
@@ -158,19 +161,23 @@ def _rows(turns, ends, N: int, L: int, R: int, pad_id: int) -> dict[str, Any]:
     }
 
 
-def _spans(rows, turn_index, tokenizer, mode: str) -> dict[str, np.ndarray]:
+def _spans(
+    rows, turn_index, tokenizer, mode: str, format: str
+) -> dict[str, np.ndarray]:
     """Which response tokens carry what, from token ids alone."""
     arguments = rows["response"], rows["response_mask"], turn_index, tokenizer
-    masks = token_masks(*arguments, mode=mode)
+    masks = token_masks(*arguments, mode=mode, format=format)
     # The published code compares subgoals with their tags on.
     content = (
         masks
-        if mode == "paper"
+        if mode == "paper" or format == "flat"
         else token_masks(*arguments, mode=mode, include_tags=False)
     )
     mask = rows["response_mask"]
     action = np.asarray(masks.action)
-    if mode != "paper":
+    if format == "flat":
+        action = mask
+    elif mode != "paper":
         action = action | loose_tokens(masks, mask)
     return {
         "action_mask": action & mask,

@@ -1,8 +1,11 @@
 """Task, history, observation, subgoal, actions -> the text of a prompt.
 
-Two wordings that serve any world. `full` explains the game and the three-block format
+Two wordings that serve any world. `full` explains the game and the format of responses
 to a pretrained model; `terse` is for small models trained from scratch, which learn
 the format from examples and for which every token is time. A world may bring its own.
+
+Either is written with a plan, for responses of three blocks, or without one, for
+reasoning and an action: then nothing is said of subgoals.
 """
 
 from collections.abc import Sequence
@@ -28,10 +31,31 @@ choose one action from the list. Answer with these three blocks and nothing else
 <subgoal>the subgoal</subgoal>
 <action>one action from the list</action>"""
 
+FULL_FLAT = """\
+You are an agent in a text world. Work towards the task, one action at a time.
+
+Task: {task}
+{history}\
+Turn {turn}. You now see: {observation}
+Actions you may take now:
+{actions}
+
+First think step by step: what the task still needs, and what you have seen. Write your
+reasoning within <think> </think>. Then choose one action from the list, within
+<action> </action>. Answer with these two blocks and nothing else:
+<think>your reasoning</think>
+<action>one action from the list</action>"""
+
 TERSE = """\
 task: {task}
 {history}now: {observation}
 subgoal: {subgoal}
+can: {actions}
+"""
+
+TERSE_FLAT = """\
+task: {task}
+{history}now: {observation}
 can: {actions}
 """
 
@@ -77,15 +101,16 @@ def full(
     admissible: Sequence[str],
     *,
     history_length: int = 2,
+    plan: bool = True,
 ) -> str:
-    """The wording for pretrained models; see `Template`."""
+    """The wording for pretrained models, with a plan or without; see `Template`."""
     shown = last(history, history_length)
     first = len(history) - len(shown) + 1
     lines = [
         f"Turn {first + i}. You saw: {o.strip()}\n  You did: {a}\n"
         for i, (o, a) in enumerate(shown)
     ]
-    return FULL.format(
+    return (FULL if plan else FULL_FLAT).format(
         task=task,
         history="".join(lines),
         turn=len(history) + 1,
@@ -103,10 +128,11 @@ def terse(
     admissible: Sequence[str],
     *,
     history_length: int = 2,
+    plan: bool = True,
 ) -> str:
-    """The wording for small models; see `Template`."""
+    """The wording for small models, with a plan or without; see `Template`."""
     shown = last(history, history_length)
-    return TERSE.format(
+    return (TERSE if plan else TERSE_FLAT).format(
         task=task,
         history="".join(f"was: {_flat(o)}\ndid: {a}\n" for o, a in shown),
         observation=_flat(observation),

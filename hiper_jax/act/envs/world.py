@@ -200,6 +200,13 @@ class World(NamedTuple):
     solution: Callable[[Any, str], str] | None = None
     # Distributions whose versions belong into a run's record.
     packages: Sequence[str] = ()
+    # As `templates`, for the format without a plan.
+    flat: Mapping[str, Template] = {
+        "full": functools.partial(full, plan=False),
+        "terse": functools.partial(terse, plan=False),
+    }
+    # As `start`, of the warm start that answers without a plan.
+    flat_start: str = ""
 
 
 def load_world(reference: str) -> World:
@@ -276,8 +283,10 @@ def _check_fields(world: World, reference: str) -> None:
         "published": (Published, "a Published"),
         "lesson": (Lesson, "a Lesson"),
         "templates": (Mapping, "a mapping from a style's name to a template"),
+        "flat": (Mapping, "a mapping from a style's name to a template"),
         "commands": (Mapping, "a mapping from a command's name to a Command"),
         "start": (str, "a text"),
+        "flat_start": (str, "a text"),
     }
     for field, (kind, words) in wanted.items():
         if not isinstance(getattr(world, field), kind):
@@ -291,8 +300,10 @@ def _check_fields(world: World, reference: str) -> None:
         value = getattr(world, field)
         if value is not None and not callable(value):
             raise _bad_field(world, reference, field, "a function or None")
-    if not world.templates or not all(map(callable, world.templates.values())):
-        raise _bad_field(world, reference, "templates", "functions by their style")
+    for field in ("templates", "flat"):
+        wordings = getattr(world, field)
+        if not wordings or not all(map(callable, wordings.values())):
+            raise _bad_field(world, reference, field, "functions by their style")
     settings = world.settings
     if not (isinstance(settings, type) and issubclass(settings, WorldSettings)):
         raise _bad_field(world, reference, "settings", "a subclass of WorldSettings")

@@ -282,10 +282,15 @@ WORLD = World(
         kept=("test_unseen",),
     ),
     templates={"full": prompt.full, "terse": prompt.terse},
+    flat={
+        "full": functools.partial(prompt.full, plan=False),
+        "terse": functools.partial(prompt.terse, plan=False),
+    },
     expert=expert.demonstrate,
     solution=_solution,
     lesson=Lesson(phrases=lesson.PHRASES, practice=_practice, haste=lesson.passing_by),
     start="warmstart",
+    flat_start="warmstart-flat",
     commands={
         "games make": Command(MakeGames, _make_command),
         "games diff": Command(DiffGames, _diff_command),

@@ -17,8 +17,9 @@ def full(
     admissible: Sequence[str],
     *,
     history_length: int = 2,
+    plan: bool = True,
 ) -> str:
-    """The wording for pretrained models; see `templates.Template`."""
+    """The wording for pretrained models, with a plan or without."""
     return templates.full(
         task,
         history,
@@ -26,6 +27,7 @@ def full(
         subgoal,
         _listed(admissible),
         history_length=history_length,
+        plan=plan,
     )
 
 
@@ -37,8 +39,9 @@ def terse(
     admissible: Sequence[str],
     *,
     history_length: int = 2,
+    plan: bool = True,
 ) -> str:
-    """The wording for small models; see `templates.Template`."""
+    """The wording for small models, with a plan or without."""
     return templates.terse(
         task,
         [(_without_task(o), a) for o, a in templates.last(history, history_length)],
@@ -46,6 +49,7 @@ def terse(
         subgoal,
         _grouped(_listed(admissible)),
         history_length=history_length,
+        plan=plan,
     )
 
 

@@ -147,6 +147,10 @@ WORLD = World(
     prepare=_prepare,
     splits=Splits(panels={"valid_unseen": "eval_episodes"}),
     templates={"full": templates.full, "terse": prompt.terse},
+    flat={
+        "full": functools.partial(templates.full, plan=False),
+        "terse": functools.partial(prompt.terse, plan=False),
+    },
     expert=player.demonstrate,
     solution=_solution,
     player=_player,

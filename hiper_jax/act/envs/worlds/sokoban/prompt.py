@@ -14,10 +14,12 @@ def terse(
     admissible: Sequence[str],
     *,
     history_length: int = 2,
+    plan: bool = True,
 ) -> str:
-    """The wording for small models; see `templates.Template`."""
+    """The wording for small models, with a plan or without."""
     shown = templates.last(history, history_length)
-    return templates.TERSE.format(
+    wording = templates.TERSE if plan else templates.TERSE_FLAT
+    return wording.format(
         task=task,
         history="".join(f"did: {action}\n" for _, action in shown),
         observation=observation,

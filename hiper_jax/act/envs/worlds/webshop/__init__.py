@@ -229,6 +229,10 @@ WORLD = World(
     prepare=_prepare,
     splits=Splits(panels={"valid": "eval_episodes"}),
     templates={"full": templates.full, "terse": prompt.terse},
+    flat={
+        "full": functools.partial(templates.full, plan=False),
+        "terse": functools.partial(prompt.terse, plan=False),
+    },
     tail=20,
     published=Published(subgoal="None", switch="KEEP"),
     expert=shopper.demonstrate,

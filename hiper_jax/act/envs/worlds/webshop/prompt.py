@@ -27,6 +27,11 @@ task: {task}
 subgoal: {subgoal}
 """
 
+TERSE_FLAT = """\
+task: {task}
+{history}now: {page}
+"""
+
 # What a shop's pages and instructions say over and over: each may become one token.
 PHRASES = (
     "task: ",
@@ -67,11 +72,12 @@ def terse(
     admissible: Sequence[str],
     *,
     history_length: int = 2,
+    plan: bool = True,
 ) -> str:
-    """The wording for small models; see `templates.Template`."""
+    """The wording for small models, with a plan or without."""
     del admissible
     shown = templates.last(history, history_length)
-    return TERSE.format(
+    return (TERSE if plan else TERSE_FLAT).format(
         task=task.lower(),
         history="".join(f"did: {a}\n" for _, a in shown),
         page=_page(observation),
