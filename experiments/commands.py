@@ -7,7 +7,7 @@ import dataclasses
 import importlib.util
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -68,6 +68,8 @@ class Eval:
     """File for the record; empty: eval-SPLIT.json in the current folder."""
     preset: str = "quickstart"
     """Whose settings a folder of weights is played with; a run has its own."""
+    format: Literal["plan", "flat"] = "plan"
+    """Of a folder of weights' responses; a run has its own."""
 
     def __post_init__(self):
         check_fields(self)

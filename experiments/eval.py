@@ -28,6 +28,7 @@ def evaluate_checkpoint(
     data: str,
     out: str,
     preset: str = "quickstart",
+    format: str = "plan",
 ) -> dict:
     """Plays a panel and writes its record.
 
@@ -42,6 +43,7 @@ def evaluate_checkpoint(
       data: folder of games; empty: the run's.
       out: file for the record.
       preset: whose settings a folder of weights is played with; a run has its own.
+      format: of a folder of weights' responses, likewise.
 
     Returns:
       The record.
@@ -49,7 +51,12 @@ def evaluate_checkpoint(
     Raises:
       FileNotFoundError, ValueError: nothing there, or of another shape.
     """
-    config, agent, actor, step = _found(find_folder(checkpoint), recipe(preset))
+    usual = recipe(preset)
+    if format == "flat":
+        reading = dataclasses.replace(usual.reading, format="flat")
+        usual = configs.with_estimator(usual, "gae_turn")
+        usual = dataclasses.replace(usual, reading=reading)
+    config, agent, actor, step = _found(find_folder(checkpoint), usual)
     world = dataclasses.replace(config.world, data=data or config.world.data)
     worlds.check_data(world)
     split = split or next(iter(worlds.panels(world, 1, 1)))
