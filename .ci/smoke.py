@@ -34,7 +34,7 @@ def check_the_package() -> None:
         assert importlib.util.find_spec(name) is None, name
         assert importlib.util.find_spec(f"hiper_jax.{name}") is not None, name
     assert (folder / "py.typed").is_file()
-    for agent in ("warmstart", "warmstart-webshop"):
+    for agent in ("warmstart", "warmstart-flat", "warmstart-webshop"):
         assets = folder / "experiments" / "assets" / agent
         json.loads((assets / "config.json").read_text())
         for file in ("model.safetensors", "critic/model.safetensors", "tokenizer.json"):
