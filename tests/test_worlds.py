@@ -217,6 +217,11 @@ def make_env(settings): return object
             "templates must be functions by their style",
         ),
         (
+            "mine11b:WORLD",
+            "WORLD = World('a', tasks, make_env, flat={})",
+            "flat must be functions by their style",
+        ),
+        (
             "mine12:WORLD",
             "WORLD = World('a', tasks, make_env, expert='me')",
             "expert must be a function or None",
