@@ -6,6 +6,7 @@ import random
 
 import numpy as np
 import pytest
+import tiny_runs
 from test_warmstart import WORLD
 
 from hiper_jax import workdir
@@ -30,13 +31,13 @@ def begun(tmp_path_factory):
     return WarmStart(
         out=str(folder / "start"),
         world=dataclasses.replace(WORLD, cache=str(folder / "games")),
-        reading=FLAT,
+        reading=configs.Reading(max_prompt=64, format="flat"),
         practice_worlds=1,
         steps=3,
         batch=8,
         width=32,
         mlp_width=48,
-        depth=1,
+        depth=2,
         critic_depth=1,
         critic_rounds=1,
     )
@@ -48,23 +49,27 @@ def made(begun):
 
 
 @pytest.fixture(scope="module")
-def run(begun, made):
-    config = configs.with_estimator(
-        configs.Train(
-            model=str(made),
-            world=begun.world,
-            learn=configs.Learn(minibatch=8, chunk=4),
-            samples=2,
-            num_updates=2,
-            episodes=4,
-            slots=4,
-            eval_episodes=2,
-            eval_seen_episodes=0,
-            out=str(made.parent / "run"),
+def run(tmp_path_factory):
+    """Two iterations, in the shapes of `test_any_estimator`: compiled there, too."""
+    folder = tmp_path_factory.mktemp("run")
+    config = configs.Train(
+        model=str(tiny_runs.saved(folder)),
+        world=settings_for(
+            "sokoban", levels=8, unseen=4, max_turns=3, cache=str(folder / "games")
         ),
-        "gigpo",
+        learn=configs.Learn(minibatch=8, chunk=4, gamma=0.9),
+        samples=2,
+        num_updates=2,
+        episodes=4,
+        slots=4,
+        eval_episodes=4,
+        critic_first=1,
+        actor_lr=1e-3,
+        out=str(folder / "run"),
     )
-    return train(dataclasses.replace(config, reading=FLAT), "test")
+    config = configs.with_estimator(config, "gigpo")
+    reading = configs.Reading(max_prompt=220, max_response=12, format="flat")
+    return train(dataclasses.replace(config, reading=reading), "test")
 
 
 # --- demonstrations ------------------------------------------------------------------
@@ -150,7 +155,7 @@ def test_a_run_without_a_plan_says_nothing_of_switches(run, capsys):
     assert json.loads((run / "config.json").read_text())["reading"]["format"] == "flat"
     page = (run / "report.html").read_text()
     assert "format of responses" in page and "Iteration 2" in page
-    for word in ("KEEP", "SWITCH", "no subgoal", "1 subgoal", "Most switches"):
+    for word in (">KEEP<", ">SWITCH<", "no subgoal", "1 subgoal", "Most switches"):
         assert word not in page.partition("<h2>Settings")[0], word
 
 
