@@ -86,6 +86,9 @@ class Reading:
     """Told to a chat template that asks for it; `default`: it is left to itself."""
     clock: str = CLOCK
     """Told to a chat template that asks for the time: a date, or a date with a time."""
+    format: Literal["plan", "flat"] = "plan"
+    """Of responses: `plan` has a switch, a subgoal and an action, as published; `flat`
+    has reasoning and an action, and its prompts say nothing of subgoals."""
 
     def __post_init__(self):
         check_fields(self)

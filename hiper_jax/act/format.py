@@ -158,8 +158,9 @@ def _read_flat(text: str, tail: int, mode: str) -> Reply:
     """Reasoning and an action: no subgoal, no switch.
 
     The turn is valid if there is an action, if there is reasoning and if no CJK
-    character occurs. "paper": action tags in any case and wherever the first closing
-    one stands; of the reasoning only that both its tags occur, in lower case.
+    character occurs. What is said within the reasoning is not played, but in "paper"
+    mode: there action tags count in any case and anywhere, and the first closing one
+    ends the action; of the reasoning only that both its tags occur, in lower case.
 
     Source: arXiv 2505.10978 (GiGPO) and its code.
     """
@@ -168,7 +169,7 @@ def _read_flat(text: str, tail: int, mode: str) -> Reply:
         action = _first_block(lowered, "action")
         reasoned = "<think>" in text and "</think>" in text
     else:
-        action = _block(text, "action")
+        action = _block(_without_thoughts(text), "action")
         reasoned = _block(text, "think") is not None
     if action is None:
         return Reply(_last(text, tail), "", "", False)
