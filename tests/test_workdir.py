@@ -305,6 +305,17 @@ def test_a_full_disk_is_said_once_and_older_checkpoints_stay(
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path, bad):
+    workdir.save(tmp_path, 1, _state())
+    broken = _state()
+    broken["layers"]["kernel"] = broken["layers"]["kernel"].at[1, 2].set(bad)
+    with pytest.raises(ValueError, match=r"layers.kernel .* not finite.* before it"):
+        workdir.save(tmp_path, 2, broken)
+    assert workdir.latest_step(tmp_path) == 1
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["00000001"]
+
+
 def test_a_full_disk_is_said_when_metrics_are_written(tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(OSError, match=f"the disk of {tmp_path} is full"):

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from hiper_jax.workdir.atomic import PARTIAL, guarded
 
@@ -34,7 +35,10 @@ def save(
 
     Raises:
       OSError: the disk is full; older checkpoints stay as they were.
+      ValueError: a number of the state is not finite.
     """
+    leaves = _leaves(state)
+    _check_finite(run, step, leaves)
     root = pathlib.Path(run).resolve() / "checkpoints"
     root.mkdir(parents=True, exist_ok=True)
     partial, final = root / f"{step:08d}{PARTIAL}", root / f"{step:08d}"
@@ -42,7 +46,7 @@ def save(
     try:
         with guarded(root), _orbax() as ocp:
             ocp.save_checkpointables(
-                partial, {"state": _leaves(state), "extra": {"json": extra}}
+                partial, {"state": leaves, "extra": {"json": extra}}
             )
     except BaseException:
         _sweep(root)
@@ -110,6 +114,23 @@ def restore(
     return jax.tree.structure(like).unflatten(leaves), extra
 
 
+def _check_finite(run, step: int, leaves: Mapping[str, Any]) -> None:
+    """Raises ValueError where a number of the state is not finite."""
+    floats = {k: v for k, v in leaves.items() if jnp.issubdtype(v.dtype, jnp.inexact)}
+    finite = jax.device_get({name: _all_finite(leaf) for name, leaf in floats.items()})
+    if broken := [name for name, fine in finite.items() if not fine]:
+        raise ValueError(
+            f"the state after step {step} is not saved in {run}: {broken[0]} and "
+            f"{len(broken) - 1} other parts are not finite; go on from the checkpoint "
+            "before it"
+        )
+
+
+@jax.jit
+def _all_finite(leaf: jax.Array) -> jax.Array:
+    return jnp.isfinite(leaf).all()
+
+
 def _check_shapes(path, want: Mapping[str, Any], have: Mapping[str, Any]) -> None:
     """Raises ValueError where names or shapes differ."""
     for name in [*want, *(n for n in have if n not in want)]:
@@ -138,7 +159,7 @@ def _leaves(tree: Any) -> dict[str, Any]:
     """A flat mapping from path to array (or abstract array), in the tree's order."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): (
-            leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.numpy.asarray(leaf)
+            leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(leaf)
         )
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
