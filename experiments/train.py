@@ -112,7 +112,7 @@ def prepare(
     if workdir.latest_step(place) is None:
         folder.claim(place, config, name, games.packages(config.world))
         return run, state
-    state, _ = workdir.restore(place, state)
+    state, _ = workdir.restore_newest(place, state, say=print)
     folder.note_changes(place, config, int(state.step))
     workdir.truncate_after(place, int(state.step))
     print(f"resuming after iteration {int(state.step)}")
