@@ -67,8 +67,9 @@ def _run(argv: list[str]) -> int:
 
 
 def _one_line(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
-    return " ".join(text.split())
+    from hiper_jax.experiments.visible import visible
+
+    return " ".join(visible(error).split()) or type(error).__name__
 
 
 if __name__ == "__main__":

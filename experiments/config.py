@@ -201,6 +201,9 @@ class Train:
     """Gradients are scaled down to this global norm."""
     remat: Literal["none", "dots", "full"] = "none"
     """What a gradient computes again rather than keeps; deep models: full."""
+    max_dropped: Share = 0.5
+    """Share of an iteration's episodes that may be dropped because their environment
+    gave an answer that cannot be used; above it the run stops."""
     seed: Seed = 0
     """Of everything random in the run."""
     eval_temperature: NotNegative = 0.4

@@ -83,6 +83,7 @@ def evaluate_checkpoint(
             max_turns=world.max_turns,
             manifest_hash=listed.hash,
             on_turn=progress.bar(f"evaluating {split}"),
+            on_drop=progress.print_dropped,
         )
     file = pathlib.Path(out or f"eval-{split}.json")
     workdir.write_json(file, record)

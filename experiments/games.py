@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hiper_jax.act.envs.answers import Limits
 from hiper_jax.act.envs.env import MakeEnv
 from hiper_jax.act.envs.pool import Pool
 from hiper_jax.act.envs.world import Tasks, WorldSettings, load_world, world_of
@@ -93,7 +94,8 @@ def training_games(
 def open_pool(world: WorldSettings, slots: int) -> Pool:
     """Starts the processes that run the games, or plays them in this one."""
     workers = 0 if world.in_process else world.workers
-    return Pool(make_env(world), slots, workers=workers)
+    limits = Limits(reward=world.max_reward)
+    return Pool(make_env(world), slots, workers=workers, limits=limits)
 
 
 def make_env(world: WorldSettings) -> MakeEnv:

@@ -5,7 +5,8 @@ from typing import Any
 
 import jax
 
-from hiper_jax.act.rollout import Environments, Reader, rollout
+from hiper_jax.act.episode import Episode
+from hiper_jax.act.rollout import Dropped, Environments, Reader, rollout
 
 
 def evaluate(
@@ -22,9 +23,11 @@ def evaluate(
     seed: int,
     max_turns: int,
     manifest_hash: str,
+    max_dropped: float = 0.5,
     on_turn: Callable[[int, int], Any] | None = None,
+    on_drop: Callable[[Dropped], Any] = lambda one: None,
 ) -> dict[str, Any]:
-    """Plays every game once.
+    """Plays every game once; one whose environment fails counts as not won.
 
     Args:
       pool: environments.
@@ -39,12 +42,15 @@ def evaluate(
       seed: of sampling; the same for every evaluation of a run.
       max_turns: turns until an episode is cut.
       manifest_hash: names the panel.
+      max_dropped: see `rollout`.
       on_turn: progress, see `rollout`.
+      on_drop: called with every game that was dropped.
 
     Returns:
       The record of `eval/<tag>.json`.
     """
     key = jax.random.key(seed)
+    dropped: list[Dropped] = []
     episodes, _ = rollout(
         pool,
         bind(params, key, temperature),
@@ -52,7 +58,12 @@ def evaluate(
         reader,
         max_turns=max_turns,
         on_turn=on_turn,
+        on_drop=lambda one: (dropped.append(one), on_drop(one)),
+        max_dropped=max_dropped,
     )
+    played = [_played(episode) for episode in episodes]
+    for one in sorted(dropped):  # in the order of the games
+        played.insert(one.index, _dropped(one))
     return {
         "tag": tag,
         "step": step,
@@ -60,16 +71,29 @@ def evaluate(
         "temperature": temperature,
         "seed": seed,
         "manifest": manifest_hash,
-        "success": sum(e.won for e in episodes) / len(episodes),
-        "episodes": [
-            {
-                "game": e.game,
-                "task_type": e.task_type,
-                "won": e.won,
-                "score": e.score,
-                "turns": len(e.turns),
-                "return": e.reward,
-            }
-            for e in episodes
-        ],
+        "success": sum(one["won"] for one in played) / len(played),
+        "episodes": played,
+    }
+
+
+def _played(episode: Episode) -> dict[str, Any]:
+    return {
+        "game": episode.game,
+        "task_type": episode.task_type,
+        "won": episode.won,
+        "score": episode.score,
+        "turns": len(episode.turns),
+        "return": episode.reward,
+    }
+
+
+def _dropped(one: Dropped) -> dict[str, Any]:
+    return {
+        "game": one.game,
+        "task_type": one.task_type or "unknown",
+        "won": False,
+        "score": 0.0,
+        "turns": one.turn,
+        "return": 0.0,
+        "dropped": one.fault.reason,
     }

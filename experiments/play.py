@@ -8,6 +8,7 @@ from typing import Any
 
 from hiper_jax.act.envs.env import Env, accepts
 from hiper_jax.act.envs.world import WORLDS, load_world, settings_for
+from hiper_jax.experiments.visible import visible
 
 HELP = """\
 Type the number of an action, or the action itself (its beginning will do).
@@ -85,7 +86,8 @@ def play(
                 return False
             observation, reward, terminated, truncated, info = env.step(action)
             turns, total = turns + 1, total + reward
-            write(f"-- turn {turns}: {action}   reward {reward:g}, in all {total:g}")
+            played = f"-- turn {turns}: {visible(action)}"
+            write(f"{played}   reward {reward:g}, in all {total:g}")
             if terminated or truncated:
                 write(_wrapped(observation, width))
                 if info["won"]:
@@ -141,7 +143,10 @@ def _columns(actions: Sequence[str], width: int) -> str:
     if not actions:
         return "(no actions are listed; type one)"
     digits = len(str(len(actions)))
-    cells = [f"{i:{digits}d} {action}" for i, action in enumerate(actions, 1)]
+    cells = [
+        f"{i:{digits}d} {visible(action, one_line=True)}"
+        for i, action in enumerate(actions, 1)
+    ]
     column = max(map(len, cells)) + 2
     rows = math.ceil(len(cells) / max(1, (width + 2) // column))
     return "\n".join(
@@ -151,7 +156,9 @@ def _columns(actions: Sequence[str], width: int) -> str:
 
 
 def _wrapped(text: str, width: int) -> str:
-    return "\n".join(textwrap.fill(line, width) for line in text.splitlines())
+    # Before it is wrapped, which takes some of what is unseen for a space.
+    lines = visible(text).split("\n")
+    return "\n".join(textwrap.fill(line, width) for line in lines)
 
 
 def _turns(number: int) -> str:

@@ -14,7 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from hiper_jax.act.episode import Episode
+from hiper_jax.act.rollout import Dropped
 from hiper_jax.experiments.config import Train
+from hiper_jax.experiments.visible import visible
 
 
 def logger(config: Train, name: str):
@@ -172,6 +174,11 @@ def print_iteration(
         )
 
 
+def print_dropped(dropped: Dropped) -> None:
+    """Says which episode was dropped, and why."""
+    print(visible(f"  dropped an episode: {dropped}"), flush=True)
+
+
 def bar(what: str, unit: str = "episodes", every: float = 60.0) -> Callable:
     """How far something is, and how long it still takes.
 
@@ -186,6 +193,7 @@ def bar(what: str, unit: str = "episodes", every: float = 60.0) -> Callable:
     Returns:
       A function of (done, total), to be called as often as one likes.
     """
+    what = visible(what, one_line=True)
     began = said = time.monotonic()
     line: list[tqdm] = []
 

@@ -7,7 +7,7 @@ Source: arXiv 2503.14476.
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -98,8 +98,15 @@ def other_games(
 
 
 def _groups(episodes: Sequence[Episode], siblings: int) -> list[Sequence[Episode]]:
-    starts = range(0, len(episodes), siblings)
-    return [episodes[start : start + siblings] for start in starts]
+    """Episodes of one game side by side, `siblings` at most: some may be dropped."""
+    groups: list[Any] = []
+    for episode in episodes:
+        last = groups[-1] if groups else []
+        if last and last[0].game == episode.game and len(last) < siblings:
+            last.append(episode)
+        else:
+            groups.append([episode])
+    return groups
 
 
 def _parted(episodes: Sequence[Episode], siblings: int):

@@ -118,6 +118,7 @@ def stacked(
     shapes: Shapes,
     *,
     max_turns: int,
+    num_episodes: int,
 ) -> Batch:
     """The Batch of some episodes, in the one shape that a run's update takes."""
     return stack(
@@ -130,6 +131,7 @@ def stacked(
         format=reading.format,
         row_buckets=shapes.rows,
         length_buckets=shapes.lengths[-1:],
+        num_episodes=num_episodes,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from hiper_jax import workdir
-from hiper_jax.act.rollout import Environments, Reader, rollout
+from hiper_jax.act.rollout import Dropped, Environments, Reader, rollout
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import folder, games, progress, redraw, setup
 from hiper_jax.experiments.panel import evaluate
@@ -20,6 +20,9 @@ from hiper_jax.experiments.report import report, tables
 from hiper_jax.networks import assemble
 from hiper_jax.networks.agent import Agent, save_agent
 from hiper_jax.update.state import TrainState
+from hiper_jax.update.step import SKIPPED
+
+MAX_SKIPPED = 10  # iterations in a row with a gradient that is not finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +112,7 @@ def prepare(
     if workdir.latest_step(place) is None:
         folder.claim(place, config, name, games.packages(config.world))
         return run, state
-    state, _ = workdir.restore(place, state)
+    state, _ = workdir.restore_newest(place, state, say=print)
     folder.note_changes(place, config, int(state.step))
     workdir.truncate_after(place, int(state.step))
     print(f"resuming after iteration {int(state.step)}")
@@ -158,6 +161,7 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
                 config.reading,
                 functions.shapes,
                 max_turns=config.world.max_turns,
+                num_episodes=config.episodes,
             )
             batch = setup.with_teacher(batch, drawn, config, run.agent, run.reader)
             with guard():  # state and files change together
@@ -183,6 +187,7 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
                 if stop or waited or (step + 1) % config.checkpoint_every == 0:
                     keep(run, state)
                     saved = time.monotonic()
+            check_skipped(run, metrics)
             if stop:
                 break
             if config.eval_every and (step + 1) % config.eval_every == 0:
@@ -206,6 +211,7 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
     )
     key = jax.random.fold_in(run.root_key, step)
     weights = assemble.policy(run.agent, state)
+    dropped: list[Dropped] = []
 
     def play(names, attempt: int):
         noise = jax.random.fold_in(key, attempt) if attempt else key
@@ -217,6 +223,8 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
             run.reader,
             max_turns=config.world.max_turns,
             on_turn=progress.bar(f"iteration {step + 1}: rollout{again}"),
+            on_drop=lambda one: (dropped.append(one), progress.print_dropped(one)),
+            max_dropped=config.max_dropped,
         )
 
     def others(number: int, attempt: int):
@@ -224,9 +232,11 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
             run.train_games, step, number, config.seed, config.siblings, attempt
         )
 
-    return redraw.draw(
+    drawn = redraw.draw(
         play, chosen, others, siblings=config.siblings, tries=config.redraw
     )
+    metrics = {**drawn.metrics, "rollout/dropped": float(len(dropped))}
+    return drawn._replace(metrics=metrics)
 
 
 def examine(run: Run, state: TrainState, pool: Environments, tag: str) -> None:
@@ -248,7 +258,9 @@ def examine(run: Run, state: TrainState, pool: Environments, tag: str) -> None:
             seed=run.config.seed,
             max_turns=run.config.world.max_turns,
             manifest_hash=digest,
+            max_dropped=run.config.max_dropped,
             on_turn=progress.bar(f"evaluating {tag}, {split}"),
+            on_drop=progress.print_dropped,
         )
         workdir.write_json(file, record)
         print(f"{tag} {tables.summary(record)}")
@@ -259,3 +271,20 @@ def keep(run: Run, state: TrainState) -> None:
     step = int(state.step)
     if workdir.latest_step(run.folder) != step:
         workdir.save(run.folder, step, state, {"name": run.name}, keep=run.config.keep)
+
+
+def check_skipped(run: Run, metrics: dict[str, Any]) -> None:
+    """Stops a run that has not learned for a while.
+
+    Raises:
+      ValueError: in each of the last iterations a gradient was not finite.
+    """
+    if not metrics[SKIPPED]:
+        return
+    recent = workdir.read_lines(run.folder / "metrics.jsonl")[-MAX_SKIPPED:]
+    if len(recent) == MAX_SKIPPED and all(line.get(SKIPPED) for line in recent):
+        raise ValueError(
+            f"gradients were not finite in {MAX_SKIPPED} iterations in a row, and "
+            "those steps were skipped: lower the learning rates, or see in "
+            "metrics.jsonl which number is null first"
+        )

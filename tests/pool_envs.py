@@ -1,7 +1,9 @@
 """Small deterministic environments for the pool's tests; workers import this module."""
 
+import functools
 import time
 
+from hiper_jax.act.envs.world import World, named_tasks
 from hiper_jax.experiments.bench.ledger import Ledger
 
 
@@ -82,3 +84,56 @@ class Skipping(Ledger):
             self._digest = before
             result = (self._line(), *result[1:])
         return result
+
+
+INFO = {"task": "t", "admissible_actions": ["left"], "won": False}
+BAD_STEPS = {
+    "nan": ("o", float("nan"), False, False, INFO),
+    "inf": ("o", float("inf"), False, False, INFO),
+    "huge": ("o", 1e38, False, False, INFO),
+    "text reward": ("o", "1", False, False, INFO),
+    "no reward": ("o", None, False, False, INFO),
+    "nothing": None,
+    "four": ("o", 0.0, False, INFO),
+    "says no": ("o", 0.0, "no", False, INFO),
+    "none": (None, 0.0, False, False, INFO),
+    "bytes": (b"o", 0.0, False, False, INFO),
+    "half": ("\ud800", 0.0, False, False, INFO),
+    "nul": ("a\0b", 0.0, False, False, INFO),
+    "long": ("x" * 5_000_000, 0.0, False, False, INFO),
+    "no info": ("o", 0.0, False, False, None),
+    "one text": ("o", 0.0, False, False, INFO | {"admissible_actions": "left"}),
+    "numbers": ("o", 0.0, False, False, INFO | {"admissible_actions": [1]}),
+    "half action": ("o", 0.0, False, False, INFO | {"admissible_actions": ["\udc00"]}),
+    "won": ("o", 0.0, False, False, INFO | {"won": "yes"}),
+    "score": ("o", 0.0, False, False, INFO | {"task_score": float("nan")}),
+    "kind": ("o", 0.0, False, False, INFO | {"task_type": 3}),
+}
+BAD_RESETS = {"no task": ("o", {"admissible_actions": []}), "five": ("o", 0, 0, 0, {})}
+
+
+class Faulty(Counter):
+    """A counter whose task says which bad answer its second step (or reset) gives."""
+
+    def reset(self, task):
+        answer = super().reset(task)
+        return BAD_RESETS.get(task, answer)
+
+    def step(self, action):
+        answer = super().step(action)
+        if self.task == "unsendable":
+            return answer[:4] + (answer[4] | {"more": lambda: 0},)
+        return BAD_STEPS.get(self.task, answer) if len(self.history) > 1 else answer
+
+
+def _tasks(settings, split):
+    del settings
+    good = [f"{split}-{i}" for i in range(3)]
+    return named_tasks([*good, "nan" if split == "train" else "bytes"])
+
+
+def _make_env(settings):
+    return functools.partial(Faulty, max_turns=settings.max_turns)
+
+
+WORLD = World("faulty", _tasks, _make_env)

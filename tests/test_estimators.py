@@ -1,6 +1,7 @@
 """Every estimator by name: what all of them keep, and each through a real batch."""
 
 import dataclasses
+import functools
 import subprocess
 import sys
 
@@ -161,6 +162,44 @@ def test_through_a_batch(name, batch):
     assert not reads[~np.asarray(batch.is_turn)].any()
     if name not in ("hae", "hae_group"):  # those credit blocks
         np.testing.assert_array_equal(carried, real)
+
+
+@pytest.mark.parametrize("name", ["hae", "hae_group", "gae_turn", "gigpo", "strata"])
+def test_a_dropped_episode_changes_nothing(name, batch):
+    """A trajectory without a turn: no credit, no metric knows of it."""
+    Settings, make = hj.find_estimator(name)
+    floor = {"switch_rate_floor": 0.9, "switch_rate_floor_coef": 0.5}
+    known = {field.name for field in dataclasses.fields(Settings)}
+    estimator = make(Settings(**floor if floor.keys() <= known else {}))
+    B, N = len(batch.won), batch.tokens.shape[0]
+    played = small.episodes(0, (5, 3, 6, 1, 4, 4), (True,) * B)
+    blank = batch_of(played, rows=N, num_episodes=B + 2)
+    assert blank.valid.shape[0] == B + 2 and not blank.valid[B:].any()
+    padded = {
+        field: jnp.concatenate([value, jnp.asarray(getattr(blank, field)[B:])])
+        for field, value in vars(batch).items()
+        if field not in ("strategy", "strategy_row", "flagged")
+        and getattr(value, "shape", ())[:1] == (B,)
+    }
+    padded |= {
+        "strategy": jnp.concatenate([batch.strategy, jnp.array([B, B + 1])]),
+        "strategy_row": jnp.pad(batch.strategy_row, (0, 2), constant_values=-1),
+        "flagged": jnp.pad(batch.flagged, ((0, 2), (0, 0))),
+    }
+    wide = batch.replace(**padded)
+    values = values_for(estimator, batch)
+    one = jax.jit(estimator.assign)(batch, values)
+    two = jax.jit(estimator.assign)(wide, values)
+    assert two.metrics.keys() == one.metrics.keys()
+    shared = ("advantage", "mask", "return_", "reads", "metrics")
+    for field in shared:
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6),
+            getattr(two, field),
+            getattr(one, field),
+        )
+    for part in two.turn.values():
+        assert not np.asarray(part)[B:].any()
 
 
 @pytest.mark.parametrize("name", ["gae_turn", "gigpo", "crbc"])

@@ -33,7 +33,7 @@ SETTINGS = Learn(
 )
 
 
-def batch_of(episodes, *, rows=24, max_turns=6):
+def batch_of(episodes, *, rows=24, max_turns=6, num_episodes=0):
     return stack(
         episodes,
         small.agent()[0].pieces,
@@ -41,6 +41,7 @@ def batch_of(episodes, *, rows=24, max_turns=6):
         max_response=40,
         row_buckets=(rows,),
         length_buckets=LENGTHS[-1:],
+        num_episodes=num_episodes,
     )
 
 
@@ -64,6 +65,51 @@ def test_one_trace_serves_batches_of_any_content():
     assert update.programs() == 1
     assert len([name for name in compiled if "update" in name]) == 1
     assert int(state.step) == 3
+
+
+@pytest.fixture(scope="module")
+def two_epochs():
+    """An update of four optimizer steps on 15 turns, by Adam, and its start."""
+    settings = dataclasses.replace(SETTINGS, epochs=2)
+    return program(settings, tx=optax.adam(0.1))
+
+
+def leaves(*trees):
+    return zip(*(jax.tree.leaves(tree) for tree in trees), strict=True)
+
+
+def test_a_batch_with_dropped_episodes_needs_no_other_program(two_epochs):
+    update, start = two_epochs
+    update(start, batch_of(small.episodes()))
+    fewer = batch_of(small.episodes()[:3], num_episodes=4)
+    state, metrics, turns = update(start, fewer)
+    assert update.programs() == 1
+    assert all(np.isfinite(value) for value in metrics.values()), metrics
+    segments = fewer.segment[:3].max(axis=1) + 1
+    np.testing.assert_allclose(metrics["value/segments"], segments.mean(), rtol=1e-6)
+    assert any((a != b).any() for a, b in leaves(state.actor, start.actor))
+    assert all(not np.asarray(part[3]).any() for part in turns.values())
+
+
+def test_a_gradient_that_is_not_finite_skips_its_step_and_no_other(two_epochs):
+    update, start = two_epochs
+    batch = batch_of(small.episodes())
+    broken = batch.old_log_prob.copy()
+    broken[0] = np.nan
+    state, metrics, _ = update(start, batch.replace(old_log_prob=broken))
+    assert metrics["update/skipped"] == 2 and not np.isfinite(metrics["grad/actor"])
+    assert int(state.actor_opt[0].count) == int(state.critic_opt[0].count) == 2
+    assert int(state.step) == 1
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state))
+    assert any((a != b).any() for a, b in leaves(state.actor, start.actor))
+    # All rows broken: it is as if there had been no step.
+    broken[:] = np.nan
+    same, metrics, _ = update(start, batch.replace(old_log_prob=broken))
+    assert metrics["update/skipped"] == 4
+    for a, b in leaves(same.replace(step=0), start.replace(step=0)):
+        np.testing.assert_array_equal(a, b)
+    _, metrics, _ = update(start, batch)
+    assert metrics["update/skipped"] == 0 and update.programs() == 1
 
 
 def test_chunks_add_up_to_the_whole_minibatch():

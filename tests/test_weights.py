@@ -130,6 +130,24 @@ def test_a_stored_head_of_a_tied_model_is_not_an_extra_tensor(tmp_path, params):
     _equal(weights.load(tmp_path, CONFIG), params)
 
 
+@pytest.mark.parametrize("leaf, named", [("q", "q of layer 1"), ("embed", "embed")])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_that_are_not_finite_are_refused(tmp_path, params, leaf, named, dtype):
+    """The whole file is read; the largest finite weights are no fault."""
+    changed = jax.tree.map(lambda a: a, params)
+    place = changed["layers"] if leaf in changed["layers"] else changed
+    large = np.array(place[leaf])
+    large[-1, :2] = 3e38
+    place[leaf] = jnp.asarray(large)
+    weights.save(tmp_path, changed, CONFIG, dtype=dtype)
+    weights.load(tmp_path, CONFIG)
+    large[-1, -1] = np.nan
+    place[leaf] = jnp.asarray(large)
+    weights.save(tmp_path, changed, CONFIG, dtype=dtype)
+    with pytest.raises(ValueError, match=f"model.safetensors .* finite, in {named};"):
+        weights.load(tmp_path, CONFIG)
+
+
 def test_pickles_are_refused(tmp_path, params):
     (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(ValueError, match="pickle"):

@@ -272,7 +272,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_is_good(tmp_path):
     workdir.save(tmp_path, 1, _state(1.0))
     workdir.save(tmp_path, 2, _state(2.0))
     (tmp_path / "checkpoints" / "00000002" / "extra" / "data.json").unlink()
-    with pytest.raises(ValueError, match="00000002 is damaged.*remove that folder"):
+    with pytest.raises(ValueError, match="00000002 is damaged.*data.json is gone"):
         workdir.restore(tmp_path, _state())
     state, _ = workdir.restore(tmp_path, _state(), step=1)
     _same(state, _state(1.0))
@@ -302,6 +302,17 @@ def test_a_full_disk_is_said_once_and_older_checkpoints_stay(
     _same(state, _state(1.0))
     printed = capfd.readouterr()
     assert printed.out == printed.err == ""
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_a_state_that_is_not_finite_is_never_saved(tmp_path, bad):
+    workdir.save(tmp_path, 1, _state())
+    broken = _state()
+    broken["layers"]["kernel"] = broken["layers"]["kernel"].at[1, 2].set(bad)
+    with pytest.raises(ValueError, match=r"layers.kernel .* not finite.* before it"):
+        workdir.save(tmp_path, 2, broken)
+    assert workdir.latest_step(tmp_path) == 1
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["00000001"]
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

@@ -4,6 +4,7 @@ import html
 from collections.abc import Iterable, Sequence
 
 from hiper_jax.act.episode import Episode, Turn
+from hiper_jax.experiments.visible import visible
 
 MOST_SWITCHES = "most switches"
 HUES = ("#3b76d9", "#c2571f", "#26865a", "#8a4fd0", "#b8336a", "#7a6a12", "#1b7f93")
@@ -17,7 +18,7 @@ ADVANTAGES = (
 
 def text(value: object) -> str:
     """Escapes anything that a model, a game or a file said."""
-    return html.escape(str(value).encode(errors="replace").decode(), quote=True)
+    return html.escape(visible(value), quote=True)
 
 
 def pick(episodes: Iterable[Episode], *, plan: bool = True) -> dict[str, Episode]:

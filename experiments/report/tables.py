@@ -1,17 +1,21 @@
 """Evaluations -> success tables with 95 % intervals: text, markdown, CSV, JSON."""
 
 import csv
+import html
 import io
 import json
 import math
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hiper_jax import workdir
+from hiper_jax.experiments.visible import visible
 
 OVERALL = "all"
 Z = 1.959964  # two-sided 95 % of the normal distribution
+_MARKUP = re.compile(r"[\\|`*\[\]~]")  # what markdown would not show as it is
 _HEAD = ("split", "task type", "before", "after")
 
 
@@ -117,10 +121,16 @@ def success_table(
     rows = []
     for split in sorted({*before, *after}, reverse=True):  # unseen before seen
         records = [rounds.get(split) for rounds in (before, after)]
+        there = [record for record in records if record]
+        # What was dropped at its start could not say what it is called.
+        whole = not any("dropped" in e for r in there for e in r["episodes"])
         panels = {
-            (r.get("manifest"), tuple(sorted(e["game"] for e in r["episodes"])))
-            for r in records
-            if r
+            (
+                r.get("manifest"),
+                len(r["episodes"]),
+                tuple(sorted(e["game"] for e in r["episodes"])) if whole else (),
+            )
+            for r in there
         }
         if len(panels) > 1:
             raise ValueError(
@@ -140,8 +150,9 @@ def summary(record: Mapping[str, Any]) -> str:
     """An evaluation in a line."""
     rate = _counts(record["episodes"])[OVERALL]
     low, high = rate.interval
+    split = visible(record["split"], one_line=True)
     return (
-        f"{record['split']}: {rate.won}/{rate.games} won, {100 * rate.share:.1f} % "
+        f"{split}: {rate.won}/{rate.games} won, {100 * rate.share:.1f} % "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
         + ("" if rate.points is None else f", mean score {rate.score:.3f}")
     )
@@ -223,7 +234,7 @@ def to_markdown(rows: Iterable[Row]) -> str:
     lines = [_HEAD, ("---",) * len(_HEAD)]
     for row in rows:
         *names, before, after = _cells(row)
-        names = [name.replace("|", "\\|") for name in names]
+        names = [_MARKUP.sub(r"\\\g<0>", html.escape(name)) for name in names]
         lines.append((*names, before, f"**{after}**" if row.differs else after))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -257,10 +268,13 @@ def to_csv(rows: Iterable[Row]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, to_records([blank])[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(to_records(rows))
+    for record in to_records(rows):
+        named = {k: visible(record[k], one_line=True) for k in ("split", "task_type")}
+        writer.writerow(record | named)
     return out.getvalue()
 
 
-def _cells(row: Row) -> tuple[str, str, str, str]:
+def _cells(row: Row) -> tuple[str, ...]:
     before, after = ("-" if r is None else str(r) for r in (row.before, row.after))
-    return row.split, row.task_type, before, after
+    names = (visible(name, one_line=True) for name in (row.split, row.task_type))
+    return *names, before, after

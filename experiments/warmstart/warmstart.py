@@ -343,6 +343,7 @@ def fit_critic(config: WarmStart, agent: Agent, actor, critic):
                 config.reading,
                 shapes,
                 max_turns=config.world.max_turns,
+                num_episodes=train.episodes,
             )
             state, metrics, _ = update(state, batch)
             won = np.mean([e.won for e in episodes])

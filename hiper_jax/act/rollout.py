@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from hiper_jax.act.codec import Codec
+from hiper_jax.act.envs.answers import Fault
 from hiper_jax.act.envs.env import accepts
 from hiper_jax.act.envs.templates import Template
 from hiper_jax.act.envs.world import Published, World
@@ -44,6 +45,19 @@ class Sampled(NamedTuple):
 
 # (prompts, episode index of each [S], turn of each [S]) -> responses
 Sampler = Callable[[list[np.ndarray], np.ndarray, np.ndarray], Sampled]
+
+
+class Dropped(NamedTuple):
+    """An episode that its environment ended with an answer that cannot be used."""
+
+    index: int  # which of the games
+    game: str
+    task_type: str  # "" where the reset was answered so
+    turn: int  # which turn was answered so; 0: the reset
+    fault: Fault
+
+    def __str__(self) -> str:
+        return f"{self.game}, turn {self.turn}: {self.fault}"
 
 
 class Reader(NamedTuple):
@@ -97,8 +111,12 @@ def rollout(
     *,
     max_turns: int,
     on_turn: Callable[[int, int], Any] | None = None,
+    on_drop: Callable[[Dropped], Any] | None = None,
+    max_dropped: float = 0.5,
 ) -> tuple[list[Episode], dict[str, float]]:
     """Plays every game of the list once.
+
+    An episode whose environment gives an answer that cannot be used is dropped.
 
     Args:
       environments: the pool; at most `environments.size` games are played at once.
@@ -109,10 +127,15 @@ def rollout(
       reader: how prompts are written and responses read.
       max_turns: a record that reaches it is truncated.
       on_turn: called with (episodes finished, episodes in all) after every turn.
+      on_drop: called with every episode that is dropped.
+      max_dropped: the share of the episodes that may be.
 
     Returns:
-      Episodes in the order of `games`, and seconds spent: "environment",
-      "generation", "text".
+      Episodes in the order of `games`, without those dropped, and seconds spent:
+      "environment", "generation", "text".
+
+    Raises:
+      ValueError: more than `max_dropped` of the episodes were dropped, or all.
     """
     clock = {"environment": 0.0, "generation": 0.0, "text": 0.0}
     waiting = list(range(len(games)))[::-1]
@@ -120,7 +143,8 @@ def rollout(
     choose_slots = getattr(environments, "choose_slots", _first_slots)
     live: dict[int, _Record] = {}
     done: dict[int, Episode] = {}
-    while len(done) < len(games):
+    losses = _Losses(games, on_drop, max_dropped)
+    while len(done) + losses.number < len(games):
         starts = [waiting.pop() for _ in range(min(len(free), len(waiting)))]
         if starts:
             began = time.perf_counter()
@@ -129,10 +153,14 @@ def rollout(
             shown = environments.reset(taken, tasks)
             clock["environment"] += time.perf_counter() - began
             free = [slot for slot in free if slot not in taken]
-            for slot, index, (observation, info) in zip(
-                taken, starts, shown, strict=True
-            ):
-                live[slot] = _Record(index, observation, info)
+            for slot, index, answer in zip(taken, starts, shown, strict=True):
+                if isinstance(answer, Fault):
+                    losses.drop(Dropped(index, games[index], "", 0, answer))
+                    free.append(slot)
+                else:
+                    live[slot] = _Record(index, *answer)
+        if not live:
+            continue
         slots = sorted(live, key=lambda slot: live[slot].index)
         began = time.perf_counter()
         prompts = [live[slot].prompt(reader) for slot in slots]
@@ -158,17 +186,39 @@ def rollout(
         clock["environment"] += time.perf_counter() - began
         for slot, result in zip(slots, results, strict=True):
             record = live[slot]
-            if record.advance(result, max_turns):
+            if isinstance(result, Fault):
+                losses.drop(record.dropped(games[record.index], result))
+                del live[slot]
+                free.append(slot)
+            elif record.advance(result, max_turns):
                 done[record.index] = record.episode(reader, games[record.index])
                 del live[slot]
                 free.append(slot)
         if on_turn is not None:
-            on_turn(len(done), len(games))
-    return [done[index] for index in range(len(games))], clock
+            on_turn(len(done) + losses.number, len(games))
+    return [done[index] for index in sorted(done)], clock
 
 
 def _first_slots(free: Sequence[int], tasks: Sequence[str]) -> Sequence[int]:
     return free[: len(tasks)]
+
+
+class _Losses:
+    """Counts the episodes that are dropped, and says when they are too many."""
+
+    def __init__(self, games: Sequence[str], on_drop, share: float):
+        self._every, self._on_drop, self._share = len(games), on_drop, share
+        self.number = 0
+
+    def drop(self, dropped: Dropped) -> None:
+        if self._on_drop is not None:
+            self._on_drop(dropped)
+        self.number += 1
+        if self.number > self._share * self._every or self.number == self._every:
+            raise ValueError(
+                f"in {self.number} of {self._every} episodes the environment gave an "
+                f"answer that cannot be used, last in {dropped}; mend the environment"
+            )
 
 
 class _Record:
@@ -245,14 +295,23 @@ class _Record:
         )
         return self.terminated or self.truncated
 
+    def names(self, game: str) -> tuple[str, str]:
+        """Game and kind of task, as the environment says or as it was asked for."""
+        kind = str(self.first.get("task_type", ""))
+        return str(self.first.get("game", game)), kind
+
+    def dropped(self, game: str, fault: Fault) -> Dropped:
+        return Dropped(self.index, *self.names(game), len(self.turns), fault)
+
     def episode(self, reader: Reader, game: str) -> Episode:
         # The state after the last action, for bootstrapping what was cut short.
         after = self.prompt(reader) if self.truncated else np.zeros(0, np.int32)
         won = bool(self.info.get("won", False))
+        name, kind = self.names(game)
         return Episode(
-            game=str(self.first.get("game", game)),
+            game=name,
             task=self.first["task"],
-            task_type=str(self.first.get("task_type", "")),
+            task_type=kind,
             turns=tuple(self.turns),
             terminated=self.terminated,
             truncated=self.truncated,

@@ -73,6 +73,7 @@ def stack(
     max_response: int,
     row_buckets: Sequence[int],
     length_buckets: Sequence[int],
+    num_episodes: int = 0,
     pad_id: int = 0,
     mode: str = "corrected",
     format: str = "plan",
@@ -80,12 +81,14 @@ def stack(
     """Lays episodes out as arrays.
 
     Args:
-      episodes: B of them, each with at least one turn.
+      episodes: each with at least one turn.
       tokenizer: what `token_masks` takes.
       max_turns: T.
       max_response: R, tokens.
       row_buckets: allowed values of N; the smallest that fits is taken.
       length_buckets: allowed values of L, likewise.
+      num_episodes: B at least; what is missing are trajectories without a turn, which
+        nothing is learned from. So a batch keeps its shape when episodes were dropped.
       pad_id: fills what is empty.
       mode: how blocks are read, "corrected" or "paper"; the former also trains what
         stands outside the blocks of a broken response, see `loose_tokens`.
@@ -130,7 +133,7 @@ def stack(
     said_switch, plans = rows.pop("is_switch"), rows.pop("subgoal_ids")
     return Batch(
         **rows,
-        **_turns(episodes, rows, said_switch, plans, max_turns),
+        **_turns(episodes, rows, said_switch, plans, max_turns, num_episodes),
     )
 
 
@@ -208,9 +211,10 @@ def loose_tokens(masks: TokenMasks, mask: np.ndarray) -> np.ndarray:
     return mask & broken[:, None] & ~np.any(blocks, axis=0)
 
 
-def _turns(episodes, rows, is_switch, plans, T: int) -> dict:
+def _turns(episodes, rows, is_switch, plans, T: int, at_least: int) -> dict:
     """Per-turn arrays, [B, T]."""
-    B = len(episodes)
+    B = max(len(episodes), at_least)
+    won = np.zeros(B, bool)
     row = np.zeros((B, T), np.int32)
     next_row = np.full(B, -1, np.int32)
     reward = np.zeros((B, T), np.float32)
@@ -228,7 +232,7 @@ def _turns(episodes, rows, is_switch, plans, T: int) -> dict:
         format_valid[b, :K] = [turn.format_valid for turn in episode.turns]
         action_valid[b, :K] = [turn.action_valid for turn in episode.turns]
         said_switch[b, :K] = is_switch[n : n + K]
-        terminated[b, K - 1] = episode.terminated
+        terminated[b, K - 1], won[b] = episode.terminated, episode.won
         subgoal_id[b, :K] = plans[n : n + K]
         if len(episode.next_prompt):
             next_row[b], end = end, end + 1
@@ -253,24 +257,28 @@ def _turns(episodes, rows, is_switch, plans, T: int) -> dict:
         "has_action": carries["action"],
         "has_subgoal": carries["subgoal"],
         "has_switch": carries["switch"],
-        **group_ids(episodes, T),
-        "won": np.array([episode.won for episode in episodes]),
+        **group_ids(episodes, T, B),
+        "won": won,
     }
 
 
-def group_ids(episodes: Sequence[Episode], T: int) -> dict[str, np.ndarray]:
+def group_ids(
+    episodes: Sequence[Episode], T: int, B: int | None = None
+) -> dict[str, np.ndarray]:
     """Numbers what siblings of one task have in common, for group estimators.
 
     Args:
-      episodes: B of them.
+      episodes: see `stack`.
       T: turns at most.
+      B: trajectories; those that are no episode are each alone in a group. None: as
+        many as there are episodes.
 
     Returns:
       group [B], anchor [B, T] and action [B, T], int32, numbered as they are first met
       and -1 on padding. Two turns have one anchor if they answer the same observation
       of the same task instance, whatever episode they stand in.
     """
-    B = len(episodes)
+    B = len(episodes) if B is None else B
     games: dict[str, int] = {}
     anchors: dict[tuple[int, str], int] = {}
     actions: dict[tuple[int, str], int] = {}
@@ -281,4 +289,5 @@ def group_ids(episodes: Sequence[Episode], T: int) -> dict[str, np.ndarray]:
         for t, turn in enumerate(episode.turns):
             anchor[b, t] = anchors.setdefault((g, turn.observation), len(anchors))
             action[b, t] = actions.setdefault((g, turn.action), len(actions))
+    group[len(episodes) :] = len(games) + np.arange(B - len(episodes))
     return {"group": group, "anchor": anchor, "action": action}

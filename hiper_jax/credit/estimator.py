@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from hiper_jax.act.stack import Batch
-from hiper_jax.credit.common.groups import statistics, turn_scores
+from hiper_jax.credit.common.groups import played, statistics, turn_scores
 from hiper_jax.credit.common.terms import Penalties, penalty_terms, shares
 from hiper_jax.credit.common.tokens import on_responses
 
@@ -98,13 +98,14 @@ def sibling_metrics(batch: Batch) -> dict[str, Array]:
     group/alone: share of turns at an anchor that no other turn shares.
     """
     total = turn_scores(batch.reward, batch.valid)[:, 0]
-    every = jnp.ones_like(total, bool)
-    siblings = statistics(total, batch.group, every)
+    there, episodes = played(batch.valid)
+    siblings = statistics(total, batch.group, there)
+    flat = there & (siblings.deviation == 0)
     visits = statistics(batch.reward, batch.anchor, batch.valid).count
     turns = jnp.maximum(jnp.sum(batch.valid), 1)
     return {
-        "group/return": jnp.mean(total),
-        "group/deviation": jnp.mean(siblings.deviation),
-        "group/flat": jnp.mean(siblings.deviation == 0),
+        "group/return": jnp.sum(total) / episodes,
+        "group/deviation": jnp.sum(jnp.where(there, siblings.deviation, 0)) / episodes,
+        "group/flat": jnp.sum(flat) / episodes,
         "group/alone": jnp.sum((visits == 1) & batch.valid) / turns,
     }

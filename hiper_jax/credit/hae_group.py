@@ -13,6 +13,7 @@ from hiper_jax.credit.common.arrays import boundaries, run_ends, segment_starts
 from hiper_jax.credit.common.groups import (
     at_least_float32,
     pair_ids,
+    played,
     statistics,
     whole_batch,
 )
@@ -158,7 +159,7 @@ def estimator(settings: HaeGroup) -> Estimator:
         names = ("low", "high", "switch")
         turn = {"shaped_reward": shaped}
         turn |= {f"advantage_{n}": a for n, a in zip(names, placed.turns, strict=True)}
-        starts = jnp.sum(segment_starts(batch.segment)) / batch.valid.shape[0]
+        starts = jnp.sum(segment_starts(batch.segment)) / played(batch.valid)[1]
         return Credit(
             advantage=placed.advantage,
             mask=placed.mask,

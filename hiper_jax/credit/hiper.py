@@ -14,6 +14,7 @@ from jax import Array
 from hiper_jax.accept import Share
 from hiper_jax.act.stack import Batch
 from hiper_jax.credit.common.arrays import segment_starts
+from hiper_jax.credit.common.groups import played
 from hiper_jax.credit.common.masks import to_rows
 from hiper_jax.credit.common.terms import Shaping, shaping_terms, shares
 from hiper_jax.credit.common.tokens import Carriers, on_blocks, value_at_end
@@ -142,7 +143,7 @@ def fit_metrics(batch: Batch, return_low: Array, value_low: Array) -> dict[str, 
     mean = jnp.sum(target) / turns
     variance = jnp.sum(jnp.where(batch.valid, (target - mean) ** 2, 0.0)) / turns
     left = jnp.sum(residual**2) / turns - (jnp.sum(residual) / turns) ** 2
-    episodes = batch.valid.shape[0]
+    _, episodes = played(batch.valid)
     return {
         "value/explained_variance": 1.0 - left / jnp.maximum(variance, 1e-8),
         "value/return_low": mean,

@@ -17,6 +17,7 @@ from hiper_jax.credit.common.groups import (
     group_sum,
     look_up,
     of_turns,
+    played,
     relative,
     statistics,
     turn_scores,
@@ -165,8 +166,10 @@ def estimator(settings: StrataSettings) -> Estimator:
             advantage, mask = _on_strategies(batch, out.strategy, advantage, mask)
         turn = {"advantage": out.action}
         flags = jnp.zeros(()) if batch.flagged is None else _share(batch)
+        there, episodes = played(batch.valid)
         metrics = {
-            "strategy/reward": jnp.mean(out.strategy_reward),
+            "strategy/reward": jnp.sum(jnp.where(there, out.strategy_reward, 0))
+            / episodes,
             "strategy/flagged": flags,
         }
         return Credit(

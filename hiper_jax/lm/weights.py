@@ -152,12 +152,33 @@ def _build(path, spec: ParamSpec, sharding, *, sources, dtype) -> jax.Array:
 def _piece(index, *, sources, stacked: bool, dtype) -> np.ndarray:
     """The slice `index` of a weight, in memory of its own."""
     if not stacked:
-        return to_ours(*sources[0])[index].astype(dtype)
-    parts = [to_ours(*source)[index[1:]] for source in sources[index[0]]]
+        piece = to_ours(*sources[0])[index].astype(dtype)
+        _check_finite(piece, *sources[0])
+        return piece
+    chosen = sources[index[0]]
+    parts = [to_ours(*source)[index[1:]] for source in chosen]
     out = np.empty((len(parts), *parts[0].shape), dtype)
     for i, part in enumerate(parts):
         out[i] = part
+        _check_finite(out[i], *chosen[i])
     return out
+
+
+def _check_finite(piece: np.ndarray, array: np.ndarray, tensor: Tensor) -> None:
+    """Raises ValueError where a weight is no finite number.
+
+    The sum is many times cheaper than a look at each number, which it precedes.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = np.sum(piece, dtype=np.float32)
+    if np.isfinite(total) or np.isfinite(piece).all():
+        return
+    file = getattr(array, "filename", None) or "a model"
+    layer = "" if tensor.layer is None else f" of layer {tensor.layer}"
+    raise ValueError(
+        f"{file} holds weights that are not finite, in {tensor.leaf}{layer}; fetch "
+        "another copy, or go back to an earlier state of the model"
+    )
 
 
 def save(

@@ -36,6 +36,7 @@ from hiper_jax.update.objective import (
 from hiper_jax.update.state import Optimizers, TrainState, initial_state
 
 MAX_GAP = "sampler/log_prob_diff_max"
+SKIPPED = "update/skipped"  # optimizer steps whose gradient was not finite
 Schedule = Callable[[Array], Array | float]
 # (state, batch) -> state, metrics [] by name, what credit says of turns, [B, T] by name
 Update = Callable[
@@ -246,7 +247,10 @@ def taught(
 
 
 def learn(work: Work, state: TrainState) -> tuple[Learner, dict[str, Array]]:
-    """Every epoch's minibatches, one optimizer step each; metrics of the first."""
+    """Every epoch's minibatches, one optimizer step each; metrics of the first.
+
+    A step whose gradient is not finite changes nothing, and is counted.
+    """
     batch, settings = work.loss.batch, work.loss.settings
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     blank = dict.fromkeys(metric_names(work.loss), jnp.zeros(()))
@@ -256,9 +260,10 @@ def learn(work: Work, state: TrainState) -> tuple[Learner, dict[str, Array]]:
         ranks = shuffled(jax.random.fold_in(key, epoch), batch.is_turn)
         step = functools.partial(minibatch_step, work, ranks)
         learner, seen = lax.fori_loop(0, work.count, step, (learner, blank))
+        skipped = metrics[SKIPPED] + seen[SKIPPED]
         # Metrics are those of the first epoch: later ones would hide the start.
         metrics = jax.tree.map(lambda m, s: jnp.where(epoch == 0, s, m), metrics, seen)
-        return learner, metrics
+        return learner, metrics | {SKIPPED: skipped}
 
     learner = Learner(state.actor, state.critic, state.actor_opt, state.critic_opt)
     return lax.fori_loop(0, settings.epochs, one_epoch, (learner, blank))
@@ -276,27 +281,40 @@ def minibatch_step(work: Work, ranks: Array, i: Array, carry):
     learner, metrics = carry
     optimizers, count = work.optimizers, work.count
     actor_grad, critic_grad, losses, worst = summed_gradient(work, ranks, i, learner)
-    with jax.named_scope("optimizer"):
-        step, actor_opt = optimizers.actor.update(
-            actor_grad, learner.actor_opt, learner.actor
-        )
-        step = jax.tree.map(lambda s: work.factor * s, step)
-        actor = optax.apply_updates(learner.actor, step)
-        critic, critic_opt = learner.critic, learner.critic_opt
-        if optimizers.critic is not None:
-            step, critic_opt = optimizers.critic.update(critic_grad, critic_opt, critic)
-            critic = optax.apply_updates(critic, step)
+    norms = {"grad/actor": optax.tree.norm(actor_grad)}
+    if optimizers.critic is not None:
+        norms["grad/critic"] = optax.tree.norm(critic_grad)
+    finite = jnp.isfinite(jnp.stack([*norms.values()])).all()
+    # Both networks or neither. A choice of branch, not of each number: that would keep
+    # a second copy of one network's weights.
+    taken = functools.partial(optimizer_step, work)
+    grads = actor_grad, critic_grad
+    learner = lax.cond(finite, taken, lambda learner, _: learner, learner, grads)
     # Only before the first step are sampler and trainer the same network.
     first = i == 0
     seen = {k: metrics[k] + v / count for k, v in losses.items() if k != MEAN_GAP}
     seen[MEAN_GAP] = metrics[MEAN_GAP] + jnp.where(first, losses[MEAN_GAP], 0.0)
     seen[MAX_GAP] = metrics[MAX_GAP] + jnp.where(first, worst, 0.0)
-    norms = {"grad/actor": actor_grad}
-    if optimizers.critic is not None:
-        norms["grad/critic"] = critic_grad
-    for name, grad in norms.items():
-        seen[name] = metrics[name] + optax.tree.norm(grad) / count
-    return Learner(actor, critic, actor_opt, critic_opt), seen
+    for name, norm in norms.items():
+        seen[name] = metrics[name] + norm / count
+    seen[SKIPPED] = metrics[SKIPPED] + ~finite
+    return learner, seen
+
+
+def optimizer_step(work: Work, learner: Learner, grads: tuple[Any, Any]) -> Learner:
+    """The learner after one step of each optimizer; gradients of actor and critic."""
+    optimizers, (to_actor, to_critic) = work.optimizers, grads
+    with jax.named_scope("optimizer"):
+        step, actor_opt = optimizers.actor.update(
+            to_actor, learner.actor_opt, learner.actor
+        )
+        step = jax.tree.map(lambda s: work.factor * s, step)
+        actor = optax.apply_updates(learner.actor, step)
+        critic, critic_opt = learner.critic, learner.critic_opt
+        if optimizers.critic is not None:
+            step, critic_opt = optimizers.critic.update(to_critic, critic_opt, critic)
+            critic = optax.apply_updates(critic, step)
+    return Learner(actor, critic, actor_opt, critic_opt)
 
 
 def summed_gradient(work: Work, ranks: Array, i: Array, learner: Learner):
@@ -363,7 +381,7 @@ def loss_names(loss: Loss) -> tuple[str, ...]:
 def metric_names(loss: Loss) -> tuple[str, ...]:
     """Every metric of a step."""
     critic = ("grad/critic",) if loss.heads else ()
-    return *loss_names(loss), "grad/actor", *critic, MAX_GAP
+    return *loss_names(loss), "grad/actor", *critic, MAX_GAP, SKIPPED
 
 
 def compile_update(update: Update, donate: bool = True, places: Any = None):

@@ -6,11 +6,11 @@ timing.jsonl               a line per iteration: where the seconds went
 tensorboard/               both, as event files
 episodes/000007.jsonl.gz   every episode of iteration 7, a line each
 eval/before-valid_unseen.json
-checkpoints/00000007/      Orbax v1: `state` (arrays) and `extra` (JSON)
+checkpoints/00000007/      Orbax v1: `state` (arrays) and `extra` (JSON); a manifest
 """
 
 from hiper_jax.workdir.atomic import write_bytes, write_json, write_text
-from hiper_jax.workdir.checkpoints import latest_step, restore, save
+from hiper_jax.workdir.checkpoints import latest_step, restore, restore_newest, save
 from hiper_jax.workdir.episodes import episode_files, read_episodes, write_episodes
 from hiper_jax.workdir.lock import locked
 from hiper_jax.workdir.metrics import append_metrics, read_lines
@@ -24,6 +24,7 @@ __all__ = [
     "read_episodes",
     "read_lines",
     "restore",
+    "restore_newest",
     "save",
     "truncate_after",
     "write_bytes",

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and a full disk said in one line."""
+"""Files that appear whole or not at all; what a disk refuses is said in one line."""
 
 import contextlib
 import errno
@@ -8,19 +8,22 @@ import pathlib
 from typing import Any
 
 PARTIAL = ".partial"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 
 
 def write_bytes(path, data: bytes) -> None:
     """Writes a file whole or not at all."""
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
     with guarded(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             partial.write_bytes(data)
             os.replace(partial, path)
         except OSError:
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink()
             raise
 
 
@@ -36,18 +39,25 @@ def write_json(path, value: Any) -> None:
 
 @contextlib.contextmanager
 def guarded(folder):
-    """Says in one line that the disk is full."""
+    """Says in one line that the disk is full, or may not be written."""
     try:
         yield
     except (OSError, ValueError) as error:
         # Orbax's storage layer raises ValueError; the number is in its text only.
         code = getattr(error, "errno", None)
-        if "No space left on device" in str(error):
-            code = errno.ENOSPC
-        if code not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OSError(
-            code,
-            f"the disk of {folder} is full; what was finished before is whole: make "
-            "room and go on with --resume",
-        ) from None
+        for known in (*_FULL, *_CLOSED):
+            if code is None and os.strerror(known) in str(error):
+                code = known
+        if code in _FULL:
+            raise OSError(
+                code,
+                f"the disk of {folder} is full; what was finished before is whole: "
+                "make room and go on with --resume",
+            ) from None
+        if code in _CLOSED:
+            raise OSError(
+                code,
+                f"{folder} cannot be written ({os.strerror(code)}); what was finished "
+                "before is whole: allow it or name another folder",
+            ) from None
+        raise

@@ -5,12 +5,16 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from hiper_jax.workdir import checked
 from hiper_jax.workdir.atomic import PARTIAL, guarded
+
+_SEALED = "sealed"  # beside the state: a manifest was written
 
 
 def save(
@@ -34,21 +38,24 @@ def save(
 
     Raises:
       OSError: the disk is full; older checkpoints stay as they were.
+      ValueError: a number of the state is not finite.
     """
+    leaves = _leaves(state)
+    _check_finite(run, step, leaves)
     root = pathlib.Path(run).resolve() / "checkpoints"
-    root.mkdir(parents=True, exist_ok=True)
     partial, final = root / f"{step:08d}{PARTIAL}", root / f"{step:08d}"
     _sweep(root)
     try:
         with guarded(root), _orbax() as ocp:
-            ocp.save_checkpointables(
-                partial, {"state": _leaves(state), "extra": {"json": extra}}
-            )
+            root.mkdir(parents=True, exist_ok=True)
+            beside = {"json": extra, _SEALED: True}
+            ocp.save_checkpointables(partial, {"state": leaves, "extra": beside})
+            checked.seal(partial)
+            _remove(final)
+            os.replace(partial, final)
     except BaseException:
         _sweep(root)
         raise
-    _remove(final)
-    os.replace(partial, final)
     for old in _steps(run)[:-keep] if keep else ():
         if not keep_every or old % keep_every:
             _remove(root / f"{old:08d}")
@@ -81,8 +88,8 @@ def restore(
 
     Raises:
       FileNotFoundError: there is no such checkpoint.
-      ValueError: it holds other names or shapes, or cannot be read; or `like` has no
-        such part.
+      ValueError: it holds other names or shapes, or `like` has no such part.
+      Damaged: it is not there as it was written.
     """
     step = latest_step(run) if step is None else step
     if step not in _steps(run):
@@ -92,6 +99,7 @@ def restore(
         )
     path = pathlib.Path(run).resolve() / "checkpoints" / f"{step:08d}"
     want = _leaves(like)
+    sealed = checked.check(path)
     with _readable(path), _orbax() as ocp:
         have = ocp.checkpointables_metadata(path).metadata["state"]
     _check_shapes(path, want, have)
@@ -104,10 +112,68 @@ def restore(
     }
     with _readable(path), _orbax() as ocp:
         # One by one: where one fails, Orbax warns of the other.
-        extra = ocp.load_checkpointables(path, {"extra": None})["extra"]["json"]
+        beside = ocp.load_checkpointables(path, {"extra": None})["extra"]
+        extra = beside["json"]
+        if beside.get(_SEALED) and not sealed:
+            raise checked.Damaged(f"{path} is damaged: {checked.MANIFEST} is gone")
         state = ocp.load_checkpointables(path, {"state": abstract})["state"]
     leaves = [state.get(name, leaf) for name, leaf in want.items()]
     return jax.tree.structure(like).unflatten(leaves), extra
+
+
+def restore_newest(
+    run, like: Any, *, say: Callable[[str], Any] = lambda line: None
+) -> tuple[Any, Any]:
+    """Reads the newest checkpoint that is whole; see `restore`.
+
+    Damaged ones that are newer are set aside under another name: the run comes to
+    their steps again.
+
+    Args:
+      run: the run's folder.
+      like: see `restore`.
+      say: is told of each that is damaged.
+
+    Raises:
+      FileNotFoundError, ValueError: see `restore`.
+      Damaged: none is whole.
+    """
+    damaged: list[int] = []
+    for step in _steps(run)[::-1] or [None]:
+        try:
+            found = restore(run, like, step)
+        except checked.Damaged as error:
+            assert step is not None
+            damaged.append(step)
+            say(str(error))
+            continue
+        for bad in damaged:
+            folder = pathlib.Path(run) / "checkpoints" / f"{bad:08d}"
+            aside = folder.with_name(folder.name + ".damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(folder, aside)
+        return found
+    raise checked.Damaged(
+        f"{run} is damaged: none of its checkpoints is whole; begin again in another "
+        "folder"
+    )
+
+
+def _check_finite(run, step: int, leaves: Mapping[str, Any]) -> None:
+    """Raises ValueError where a number of the state is not finite."""
+    floats = {k: v for k, v in leaves.items() if jnp.issubdtype(v.dtype, jnp.inexact)}
+    finite = jax.device_get({name: _all_finite(leaf) for name, leaf in floats.items()})
+    if broken := [name for name, fine in finite.items() if not fine]:
+        raise ValueError(
+            f"the state after step {step} is not saved in {run}: {broken[0]} and "
+            f"{len(broken) - 1} other parts are not finite; go on from the checkpoint "
+            "before it"
+        )
+
+
+@jax.jit
+def _all_finite(leaf: jax.Array) -> jax.Array:
+    return jnp.isfinite(leaf).all()
 
 
 def _check_shapes(path, want: Mapping[str, Any], have: Mapping[str, Any]) -> None:
@@ -138,7 +204,7 @@ def _leaves(tree: Any) -> dict[str, Any]:
     """A flat mapping from path to array (or abstract array), in the tree's order."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="."): (
-            leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.numpy.asarray(leaf)
+            leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(leaf)
         )
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
@@ -162,11 +228,10 @@ def _orbax() -> Iterator[Any]:
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
-    try:
-        with context:
-            yield ocp
-    finally:
-        log.setLevel(level)
+    # After an error it stays silent: Orbax's other threads have yet to fail.
+    with context:
+        yield ocp
+    log.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -174,10 +239,11 @@ def _readable(path):
     """Says in one line that a checkpoint is damaged."""
     try:
         yield
+    except checked.Damaged:
+        raise
     except Exception as error:
-        raise ValueError(
-            f"{path} is damaged ({type(error).__name__}); remove that folder to go on "
-            "from the checkpoint before it"
+        raise checked.Damaged(
+            f"{path} is damaged ({type(error).__name__} where it is read)"
         ) from error
 
 
@@ -197,4 +263,4 @@ def _sweep(root: pathlib.Path) -> None:
 
 def _steps(run) -> list[int]:
     root = pathlib.Path(run) / "checkpoints"
-    return sorted(int(p.name) for p in root.glob("*") if p.name.isdigit())
+    return sorted(int(p.name) for p in root.glob("*") if p.name.isdecimal())

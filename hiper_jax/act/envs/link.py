@@ -9,6 +9,7 @@ from collections import deque
 from multiprocessing import connection as connections
 from typing import Any, NamedTuple
 
+from hiper_jax.act.envs.answers import Limits
 from hiper_jax.act.envs.env import MakeEnv
 
 _BOOT = """
@@ -26,9 +27,10 @@ class Parcel(NamedTuple):
 
     main: tuple[str, str] | None  # how to import the main module, if it must be
     make_env: bytes  # pickled
+    limits: Limits  # on what the environments answer
 
 
-def pack(make_env: MakeEnv) -> Parcel:
+def pack(make_env: MakeEnv, limits: Limits) -> Parcel:
     """Makes an environment's maker ready for sending.
 
     What a script defines is taken: worker processes import the script, as those of
@@ -52,18 +54,18 @@ def pack(make_env: MakeEnv) -> Parcel:
             f"that a module defines, or a functools.partial of one, {_HERE}."
         ) from None
     if b"__main__" not in pickled:
-        return Parcel(None, pickled)
+        return Parcel(None, pickled, limits)
     main = sys.modules["__main__"]
     name = getattr(getattr(main, "__spec__", None), "name", None)
     if name is not None:
-        return Parcel(("module", name), pickled)
+        return Parcel(("module", name), pickled, limits)
     path = getattr(main, "__file__", None)
     if path is None or not os.path.isfile(path):
         raise ValueError(
             "make_env is defined in a notebook or on standard input, which worker "
             f"processes cannot import: move it to a file and import it, {_HERE}."
         )
-    return Parcel(("path", os.path.abspath(path)), pickled)
+    return Parcel(("path", os.path.abspath(path)), pickled, limits)
 
 
 class Child:

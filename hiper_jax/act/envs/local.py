@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hiper_jax.act.envs.answers import Fault, Limits, reset_answer, step_answer
 from hiper_jax.act.envs.env import Env, MakeEnv
 
 
@@ -11,10 +12,13 @@ class Local:
     reset   a task           (observation, info)
     step    an action        (observation, reward, terminated, truncated, info)
     replay  (task, actions)  the last observation of the episode so far
+
+    An answer that cannot be used is a `Fault`.
     """
 
-    def __init__(self, make_env: MakeEnv):
+    def __init__(self, make_env: MakeEnv, limits: Limits):
         self._make_env = make_env
+        self._limits = limits
         self._envs: dict[int, Env] = {}
 
     def play(self, slot: int, name: str, argument: Any) -> Any:
@@ -23,14 +27,16 @@ class Local:
             self._envs[slot] = self._make_env()
         env = self._envs[slot]
         if name == "reset":
-            return env.reset(argument)
+            return reset_answer(env.reset(argument), self._limits)
         if name == "step":
-            return env.step(argument)
+            return step_answer(env.step(argument), self._limits)
         task, actions = argument
-        observation = env.reset(task)[0]
+        answer = reset_answer(env.reset(task), self._limits)
         for action in actions:
-            observation = env.step(action)[0]
-        return observation
+            if isinstance(answer, Fault):
+                break
+            answer = step_answer(env.step(action), self._limits)
+        return answer if isinstance(answer, Fault) else answer[0]
 
     def close(self) -> None:
         """Closes all environments."""

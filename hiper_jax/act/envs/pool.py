@@ -10,6 +10,7 @@ defines, and to see where one fails. Nothing is killed or started again then.
 """
 
 import builtins
+import dataclasses
 import os
 import time
 from collections import deque
@@ -17,7 +18,8 @@ from collections.abc import Sequence
 from multiprocessing import connection as connections
 from typing import Any
 
-from hiper_jax.act.envs.env import MakeEnv, Reset, Step
+from hiper_jax.act.envs.answers import LIMITS, Fault, Limits
+from hiper_jax.act.envs.env import MakeEnv
 from hiper_jax.act.envs.link import Child, pack
 from hiper_jax.act.envs.local import Local
 
@@ -33,7 +35,8 @@ class Pool:
 
     `reset` and `step` wait for all their slots. `send_reset`, `send_step` and `recv`
     are the same in two halves: while the workers play, the caller does something else.
-    A slot has at most one request open.
+    A slot has at most one request open. In place of an answer that cannot be used, see
+    `answers`, stands a `Fault`, and the slot's episode is over.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Pool:
         workers: int | None = None,
         reset_timeout: float = 120.0,
         step_timeout: float = 60.0,
+        limits: Limits = LIMITS,
     ):
         """
         Args:
@@ -56,6 +60,7 @@ class Pool:
             limits of time.
           reset_timeout: seconds that one reset may take.
           step_timeout: seconds that one step may take.
+          limits: on what the environments answer.
 
         Raises:
           ValueError: `make_env` cannot be sent to workers, or a number is too small.
@@ -70,12 +75,12 @@ class Pool:
         self._answers: list[tuple[int, Any]] = []  # taken in, not yet handed out
         self._timeout = {"reset": reset_timeout, "step": step_timeout}
         self._slots = [_Slot(i) for i in range(size)]
-        self._here = Local(make_env) if workers == 0 else None
+        self._here = Local(make_env, limits) if workers == 0 else None
         self._to_play: deque[int] = deque()  # slots with a request, in this process
         self._homes: dict[str, int] = {}  # task -> the worker that last began it
         self._workers: list[Child] = []
         if workers != 0:
-            parcel = pack(make_env)
+            parcel = pack(make_env, limits)
             count = min(workers or os.cpu_count() or 1, size)
             self._workers = [Child(i, parcel) for i in range(count)]
             for worker in self._workers:
@@ -115,13 +120,13 @@ class Pool:
             left.remove(slot)
         return [chosen[place] for place in range(len(tasks))]
 
-    def reset(self, slots: Sequence[int], tasks: Sequence[str]) -> list[Reset]:
-        """Starts a task in each slot; results in the order of `slots`."""
+    def reset(self, slots: Sequence[int], tasks: Sequence[str]) -> list[Any]:
+        """Starts a task in each slot; a `Reset` or a `Fault` each, in their order."""
         self.send_reset(slots, tasks)
         return self._wait(slots)
 
-    def step(self, slots: Sequence[int], actions: Sequence[str]) -> list[Step]:
-        """Plays an action in each slot; results in the order of `slots`."""
+    def step(self, slots: Sequence[int], actions: Sequence[str]) -> list[Any]:
+        """Plays an action in each slot; a `Step` or a `Fault` each, in their order."""
         self.send_step(slots, actions)
         return self._wait(slots)
 
@@ -271,12 +276,17 @@ class Pool:
             except (EOFError, OSError):
                 self._recover(worker, "died")
                 return
+            except Exception as unread:  # an answer's parts are of a kind unknown here
+                index, error = worker.queue[0][0], None
+                result = Fault(f"the answer cannot be read ({type(unread).__name__})")
             _, name, _ = worker.queue.popleft()
             self._restart_clock(worker)
             if name == "start":
                 self._check_start(worker, error)
                 continue
             slot = self._slots[index]
+            if isinstance(result, Fault):
+                result = dataclasses.replace(result, worker=worker.index)
             if error is not None:
                 self._raise(worker, slot, name, error)
             elif name == "replay":
@@ -365,6 +375,9 @@ class _Slot:
     def finish(self, result) -> None:
         name, argument = self.request
         self.request, self.failures = None, 0
+        if isinstance(result, Fault):
+            self.task = None
+            return
         self.observation = result[0]
         if name == "step":
             self.actions.append(argument)

@@ -18,6 +18,7 @@ import traceback
 import types
 from multiprocessing.connection import Connection
 
+from hiper_jax.act.envs.answers import Fault
 from hiper_jax.act.envs.link import WORKER
 from hiper_jax.act.envs.local import Local
 
@@ -31,7 +32,7 @@ def main(descriptor: int) -> None:
     try:
         if parcel.main is not None:
             _import_main(*parcel.main)
-        environments = Local(pickle.loads(parcel.make_env))
+        environments = Local(pickle.loads(parcel.make_env), parcel.limits)
     except BaseException as error:  # a script may well call sys.exit
         _answer(connection, (None, (type(error).__name__, str(error)), None))
         return
@@ -69,6 +70,9 @@ def _answer(connection, answer) -> None:
         connection.send(answer)
     except OSError:
         os._exit(0)
+    except Exception as error:  # whatever pickling an answer's parts may raise
+        fault = Fault(f"the answer cannot be sent ({type(error).__name__}: {error})")
+        _answer(connection, (answer[0], None, fault))
 
 
 def _listen(connection, requests) -> None:

@@ -57,6 +57,9 @@ class WorldSettings:
     """Turns until an episode is cut."""
     reward: Positive = 1.0
     """Reward for winning; the paper's is 10."""
+    max_reward: Positive = 1e6
+    """Largest size of a reward; an episode with a larger one, or with one that is no
+    number, is dropped."""
     workers: Count = 2
     """Processes that run games."""
     in_process: bool = False

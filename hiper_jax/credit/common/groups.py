@@ -225,6 +225,15 @@ def returns_to_go(reward: Array, valid: Array, *, gamma: float) -> Array:
     return jnp.where(valid, total.T, 0)
 
 
+def played(valid: Array) -> tuple[Array, Array]:
+    """[B] which trajectories have a turn, and [] how many, at least 1.
+
+    Those without one stand for episodes that were dropped.
+    """
+    there = valid.any(axis=1)
+    return there, jnp.maximum(jnp.sum(there), 1)
+
+
 def flat_groups(reward: Array, valid: Array, group: Array) -> Array:
     """[B] whether all siblings of a trajectory have its return.
 

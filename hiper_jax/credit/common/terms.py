@@ -10,6 +10,7 @@ from jax import Array
 
 from hiper_jax.accept import NotNegative, Penalty, Share, check_fields
 from hiper_jax.act.stack import Batch
+from hiper_jax.credit.common.groups import played
 from hiper_jax.credit.common.kl import kl_penalty
 from hiper_jax.credit.common.shaping import shape_rewards, subgoal_changed
 
@@ -99,7 +100,7 @@ def shaping_terms(batch: Batch, settings: Shaping) -> dict[str, Array]:
 def shares(batch: Batch, terms: dict[str, Array]) -> dict[str, Array]:
     """What shaping added per episode, term by term, and the switch rate; [] each."""
     later = batch.valid & (jnp.arange(batch.valid.shape[1]) > 0)[None]
-    episodes = batch.valid.shape[0]
+    _, episodes = played(batch.valid)
     return {
         **{f"shaping/{name}": jnp.sum(t) / episodes for name, t in terms.items()},
         "policy/switch_rate": jnp.sum(batch.said_switch & later)
