@@ -77,8 +77,14 @@ def test_a_world_of_yours_has_flat_wordings_without_asking():
         (GOOD.replace("near", "近"), ("go to desk 1", False), None),
         (GOOD.replace("Go to desk 1", ""), ("", True), None),
         ("<think></think><action>look</action>", ("look", True), None),
-        # The first block is the one that counts, wherever it stands.
-        ("<think>x<action>a</action></think><action>b</action>", ("a", True), None),
+        # The first block is the one that counts; what is thought is not played.
+        (
+            "<think>x<action>a</action></think><action>b</action>",
+            ("b", True),
+            ("a", True),
+        ),
+        ("<think>x<action>a</action></think>", (None, False), ("a", True)),
+        ("<think>x<action>a</action>", ("a", False), None),
         ("<action>a</action><think>x</think>", ("a", True), None),
         ("<think>x</think><action>a<action>b</action>", ("a<action>b", True), None),
         # Without both tags the last characters are sent.
@@ -211,13 +217,17 @@ def test_masks_agree_with_the_reader(mode):
         whole.value_high, whole.value_low & (turn == 0)[:, None]
     )
     for n, text in enumerate(texts):
-        reply = read_response(text, format="flat")
+        reply = read_response(text, mode=mode, format="flat")
         length = mask[n].sum()
         assert whole.action[n, length - 1] and not whole.action[n, length:].any()
         content = codec().decode(tokens[n][inner.action[n]])
-        there = module._block(text, "action") is not None
-        wanted = reply.action if there else text.lower().strip()
-        assert content.lower().strip() == wanted, n
+        said = text if mode == "paper" else module._without_thoughts(text)
+        block = module._block(said, "action")
+        if mode == "corrected" and block is not None:
+            assert block.lower().strip() == reply.action
+        if block is None or "think>" not in content.lower():
+            wanted = (text if block is None else block).lower().strip()
+            assert content.lower().strip() == wanted, n
 
 
 # --- episodes ------------------------------------------------------------------------

@@ -58,7 +58,8 @@ def token_masks(
     case, any switch text but KEEP (or nothing) switches, and without tags a last `]`,
     `.` or `)` of a subgoal or an action counts as its closing tag.
     Without a plan (format "flat") there are no subgoal and no switch, whatever the
-    text has, the one segment starts at turn 0, and the mode changes nothing.
+    text has, the one segment starts at turn 0, and in mode "paper" tags in a think
+    block are tags, which is all that the mode changes.
 
     Args:
       tokens: [N, L] response token ids.
@@ -102,7 +103,7 @@ def token_masks(
     table = tokenizer if isinstance(tokenizer, PieceTable) else piece_table(tokenizer)
     paper = mode == "paper" and format == "plan"
     flat = RowBytes(tokens, mask, table)
-    if not paper and format == "plan":
+    if mode != "paper":
         flat.hush()
     tags = find_tags(flat.text if paper else lower(flat.text))
     blocks = {name: flat.first_block(*tags[name]) for name in BLOCKS}
