@@ -6,7 +6,7 @@ siblings and every advantage is 0. Such tasks make room for others, a few times 
 Source: arXiv 2503.14476.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ class Drawn(NamedTuple):
     first: list[Episode]  # of the first draw, which alone is no choice of the filter
     spent: Spent
     metrics: dict[str, float]
-    tasks: dict[str, str]  # of each episode's game, the task that was asked for
+    tasks: Mapping[str, str] = {}  # the task that a game was asked for by
 
 
 def draw(
@@ -48,14 +48,7 @@ def draw(
       As many episodes as games: tasks with a difference in the order in which they
       were drawn, then, if they are too few, tasks without one.
     """
-    tasks: dict[str, str] = {}
-
-    def played(names: Sequence[str], attempt: int):
-        episodes, seconds = play(names, attempt)
-        tasks.update((e.game, name) for e, name in zip(episodes, names, strict=True))
-        return episodes, seconds
-
-    first, spent = played(games, 0)
+    first, spent = play(games, 0)
     total = len(games) // siblings
     told, flat = _parted(first, siblings) if tries else (_groups(first, siblings), [])
     drawn = total
@@ -63,7 +56,7 @@ def draw(
         missing = total - len(told)
         if not missing:
             break
-        more, seconds = played(others(missing, attempt), attempt)
+        more, seconds = play(others(missing, attempt), attempt)
         spent = {name: spent[name] + seconds[name] for name in spent}
         drawn += missing
         found, same = _parted(more, siblings)
@@ -76,7 +69,7 @@ def draw(
             "redraw/flat": len(flat) / drawn,
             "redraw/learned_from": min(len(told), total) / total,
         }
-    return Drawn([e for group in chosen for e in group], first, spent, metrics, tasks)
+    return Drawn([e for group in chosen for e in group], first, spent, metrics)
 
 
 def other_games(

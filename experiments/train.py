@@ -212,20 +212,27 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
     key = jax.random.fold_in(run.root_key, step)
     weights = assemble.policy(run.agent, state)
     dropped: list[Dropped] = []
+    tasks: dict[str, str] = {}
 
     def play(names, attempt: int):
+        gone: list[Dropped] = []
         noise = jax.random.fold_in(key, attempt) if attempt else key
         again = f", try {attempt}" if attempt else ""
-        return rollout(
+        episodes, spent = rollout(
             pool,
             run.functions.make_policy(weights, noise, config.temperature),
             names,
             run.reader,
             max_turns=config.world.max_turns,
             on_turn=progress.bar(f"iteration {step + 1}: rollout{again}"),
-            on_drop=lambda one: (dropped.append(one), progress.print_dropped(one)),
+            on_drop=lambda one: (gone.append(one), progress.print_dropped(one)),
             max_dropped=config.max_dropped,
         )
+        missing = {one.index for one in gone}
+        left = [name for i, name in enumerate(names) if i not in missing]
+        tasks.update((e.game, name) for e, name in zip(episodes, left, strict=True))
+        dropped.extend(gone)
+        return episodes, spent
 
     def others(number: int, attempt: int):
         return redraw.other_games(
@@ -236,7 +243,7 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
         play, chosen, others, siblings=config.siblings, tries=config.redraw
     )
     metrics = {**drawn.metrics, "rollout/dropped": float(len(dropped))}
-    return drawn._replace(metrics=metrics)
+    return drawn._replace(metrics=metrics, tasks=tasks)
 
 
 def examine(run: Run, state: TrainState, pool: Environments, tag: str) -> None:
