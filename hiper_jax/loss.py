@@ -27,6 +27,7 @@ def aggregate(
     aggregation: str = "token-mean",
     *,
     denominator: Array | float | None = None,
+    exclude_empty: bool = False,
 ) -> Array:
     """Reduces a loss per token to a scalar.
 
@@ -42,6 +43,8 @@ def aggregate(
       aggregation: one of the four.
       denominator: [] what to divide by instead, so that micro-batches add up to the
         whole: marked tokens, rows, rows or L of the whole mini-batch.
+      exclude_empty: rows with no marked token are none, as in an update; published
+        they are rows like others, and dilute the means over rows.
 
     Returns:
       [] scalar; 0 where nothing is marked.
@@ -67,7 +70,8 @@ def aggregate(
     }
     if denominator is not None:
         return per_row.sum() / denominator
-    return per_row.sum() / by_name.get(aggregation, mask.shape[0])
+    rows = jnp.maximum((marked > 0).sum(), 1) if exclude_empty else mask.shape[0]
+    return per_row.sum() / by_name.get(aggregation, rows)
 
 
 def policy_loss(

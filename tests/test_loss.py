@@ -353,3 +353,21 @@ def test_bad_input_is_named():
         policy_loss(new, old, advantage, mask, dual_clip=1.0)
     with pytest.raises(ValueError, match="ratio must be"):
         policy_loss(new, old, advantage, mask, ratio="turn")
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+def test_rows_without_tokens_change_nothing(aggregation):
+    loss = jnp.array([[1.0, 2.0, 9.0], [3.0, 9.0, 9.0]])
+    mask = jnp.array([[True, True, False], [True, False, False]])
+    padded = jnp.concatenate([loss, jnp.full((6, 3), 7.0)])
+    nothing = jnp.concatenate([mask, jnp.zeros((6, 3), bool)])
+    expected = {
+        "token-mean": 2.0,
+        "seq-mean-token-sum": 3.0,
+        "seq-mean-token-mean": 2.25,
+        "seq-mean-token-sum-norm": 2.0,
+    }[aggregation]
+    assert float(aggregate(loss, mask, aggregation)) == pytest.approx(expected)
+    left_out = aggregate(padded, nothing, aggregation, exclude_empty=True)
+    assert float(left_out) == pytest.approx(expected)
+    assert float(aggregate(loss, mask & False, aggregation, exclude_empty=True)) == 0.0

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import pathlib
+import shutil
 
 import pytest
 
@@ -74,3 +75,14 @@ def test_rooms_that_allow_one_layout_only_are_refused(tmp_path):
             seed=0,
             receptacles=(30, 30),
         )
+
+
+@pytest.mark.parametrize("above", ["immovable-disk", "UnSliced"])
+def test_games_are_left_out_by_their_own_folders_name(root, tmp_path, above):
+    """Wherever the data lie; the published set marks some tasks so."""
+    data = tmp_path / above / "data"
+    shutil.copytree(root, data)
+    assert listed(data, "valid_unseen").hash == listed(root, "valid_unseen").hash
+    (some,) = list((data / "json_2.1.1" / "valid_seen").iterdir())[:1]
+    some.rename(some.with_name("movable-" + some.name))
+    assert len(listed(data, "valid_seen").games) < 6

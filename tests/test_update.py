@@ -263,17 +263,22 @@ def test_a_model_function_of_the_wrong_shape_is_named():
 @pytest.mark.parametrize("ratio", ["token", "sequence"])
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 def test_chunks_add_up_whatever_the_aggregation(aggregation, ratio):
-    """Two chunks of four rows are a minibatch of seven; one row stands in for none."""
+    """Two chunks of four rows are a minibatch of seven; one row stands in for none.
+
+    A row of which no token carries anything changes nothing.
+    """
     rng = np.random.default_rng(0)
     N, R = 8, 5
     new, old, advantage, entropy, ref = rng.normal(size=(5, N, R)).astype(np.float32)
     mask, used = rng.random((N, R)) < 0.6, np.arange(N) < 7
+    mask[2] = False
     settings = dataclasses.replace(SETTINGS, aggregation=aggregation, ratio=ratio)
     batch = batch_of(small.episodes()).replace(old_log_prob=jnp.asarray(old))
     targets = objective.Targets(advantage, mask, ref, None, None, None, None)
     targets = jax.tree.map(jnp.asarray, targets)
     loss = objective.Loss(None, settings, (), 1.0, None, batch, targets)
-    totals = Totals(mask[used].sum(), used.sum(), jnp.zeros(0, int))
+    carrying = np.flatnonzero(mask.any(axis=1) & used)
+    totals = Totals(mask[used].sum(), used.sum(), carrying.size, jnp.zeros(0, int))
 
     def share(rows):
         rows = jnp.asarray(rows)
@@ -286,7 +291,7 @@ def test_chunks_add_up_whatever_the_aggregation(aggregation, ratio):
     np.testing.assert_allclose(np.sum(halves, axis=0), whole, rtol=1e-5)
     rows = used.sum()
     alone, _ = policy_loss(
-        *(a[:rows] for a in (new, old, advantage, mask)),
+        *(a[carrying] for a in (new, old, advantage, mask)),
         aggregation=aggregation,
         ratio=ratio,
     )

@@ -12,6 +12,7 @@ class Totals(NamedTuple):
 
     tokens: Array  # [] int32, tokens that carry policy loss
     turns: Array  # [] int32
+    carrying: Array  # [] int32, turns of which some token does
     reads: Array  # [H] int32, rows that train each value head
 
 

@@ -176,7 +176,8 @@ def denominator(aggregation: str, targets: Targets, chunk: Chunk) -> Array:
     turns = jnp.maximum(chunk.totals.turns, 1).astype(jnp.float32)
     if aggregation == "seq-mean-token-sum-norm":
         return turns * targets.mask.shape[1]  # R, the longest response allowed
-    return turns
+    # A turn of which no token carries anything is no sequence.
+    return jnp.maximum(chunk.totals.carrying, 1).astype(jnp.float32)
 
 
 def value_part(values: Array, loss: Loss, chunk: Chunk):

@@ -329,6 +329,7 @@ def summed_gradient(work: Work, ranks: Array, i: Array, learner: Learner):
     totals = Totals(
         jnp.sum(targets.mask[slots] & used[:, None]),
         jnp.sum(used),
+        jnp.sum(targets.mask[slots].any(axis=1) & used),
         jnp.sum(reads, axis=tuple(range(reads.ndim - 1))),
     )
     chunks = -(-totals.turns // C)

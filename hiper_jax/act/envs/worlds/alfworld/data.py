@@ -104,9 +104,11 @@ def _find(root, split) -> str:
 
 
 def _candidates(folder) -> list[str]:
+    """Games whose own folders' names, below the split, speak of nothing to leave out."""
     found = []
     for path, _, files in os.walk(folder):
-        if "game.tw-pddl" in files and "movable" not in path and "Sliced" not in path:
+        own = os.path.relpath(path, folder)
+        if "game.tw-pddl" in files and "movable" not in own and "Sliced" not in own:
             found.append(os.path.join(path, "game.tw-pddl"))
     return found
 
