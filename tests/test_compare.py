@@ -67,6 +67,15 @@ def test_a_file_changes_all_runs_alike(tmp_path):
         plan.planned(asked(tmp_path, config=str(file)))
 
 
+def test_a_variant_may_have_a_rate_or_a_prompt_of_its_own(tmp_path):
+    names = ("hae", "grpo:actor_lr=1e-4,reading.format=flat,clip_low=0.1")
+    hae, grpo = (p.config for p in plan.planned(asked(tmp_path, *names, seeds=1)))
+    assert (grpo.actor_lr, grpo.reading.format) == (1e-4, "flat")
+    assert grpo.learn.clip_low == 0.1 != hae.learn.clip_low
+    assert dataclasses.replace(grpo.reading, format="plan") == hae.reading
+    assert hae.actor_lr == 2e-4
+
+
 def test_a_split_that_the_world_does_not_have_is_refused(tmp_path):
     with pytest.raises(ValueError, match="one of valid_unseen, .*test_unseen, got 'no"):
         plan.planned(asked(tmp_path, split="nope"))
@@ -81,6 +90,11 @@ def test_a_split_that_the_world_does_not_have_is_refused(tmp_path):
         (["hae:lambda_boundary=2"], "from 0 to 1, got 2"),
         (["hae:lambda_boundary"], "no setting with a value"),
         (["hae:gamma=1,gamma=0.9"], "gives gamma twice"),
+        (["hae:samples=2"], "samples is what a comparison sets itself"),
+        (["hae:reading.stile=full"], "unknown setting reading.stile"),
+        (["hae:reading=full"], "reading must be"),
+        (["hae:actor_lr=1,actor_lr.x=2"], "actor_lr has no x"),
+        (["hae:actor_lr.x=2"], "actor_lr must be"),
         (["hae", "grpo", "hae"], "would have one folder"),
         (["hae:bootstrap=<script>"], "bootstrap must be"),
     ],

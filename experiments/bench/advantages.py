@@ -182,7 +182,7 @@ def _figure(found) -> bytes:
         ax.set(xscale="log", xlabel="ms", title=f"[{shape.replace('x', ', ')}]")
         ax.set_yticks(range(len(names)), names)
         ax.grid(axis="x", alpha=0.3)
-    axes[0].legend()
+    axes[0].legend(loc="lower left")
     png = io.BytesIO()
     figure.savefig(png, dpi=150)
     return png.getvalue()

@@ -33,7 +33,8 @@ def main(asked: Compare, say: Callable[[str], Any] = print) -> pathlib.Path:
     """
     plan = planned(asked)
     games.check_data(plan[0].config.world)
-    configs.check_model(plan[0].config)
+    for run in plan:
+        configs.check_model(run.config)
     states = {run.folder: runs.state_of(run) for run in plan}
     left = [run for run in plan if states[run.folder] != "finished"]
     say(f"{len(plan)} runs in {asked.out}: {len(plan) - len(left)} are finished")

@@ -29,7 +29,8 @@ class Compare:
     """Whose settings all runs share; see hiper train --help."""
     estimators: tuple[Name, ...] = ("hae", "gae_turn", "grpo", "rloo", "gigpo", "crbc")
     """What is compared, the first being what the others are held against. A variant has
-    settings of its own, as in `hae:lambda_boundary=0.95,common_scale=true`."""
+    settings of its own, as in `hae:lambda_boundary=0.95,common_scale=true`,
+    `grpo:actor_lr=1e-4` or `grpo:reading.format=flat`."""
     seeds: Count = 3
     """Runs of each."""
     first_seed: Seed = 0
@@ -53,7 +54,7 @@ class Variant(NamedTuple):
 
     label: str  # as it was asked for
     estimator: str
-    changes: Mapping[str, Any]  # of the run's `learn`
+    changes: Mapping[str, Any]  # by name, of the run's `learn` or of the run
     slug: str  # the label as part of a folder's name
 
 
@@ -135,14 +136,36 @@ def _shared(asked: Compare) -> Train:
 def _planned(base: Train, one: Variant, asked: Compare, seed: int) -> Planned:
     folder = pathlib.Path(asked.out) / f"{one.slug}-{seed}"
     siblings = asked.samples if one.estimator in COMPARES_SIBLINGS else 0
-    values: dict[str, Any] = {"learn": dict(one.changes), "samples": siblings}
-    values |= {"seed": seed, "out": str(folder)}
+    values: dict[str, Any] = {"samples": siblings, "seed": seed, "out": str(folder)}
     try:
         config = with_estimator(base, one.estimator, samples=siblings)
-        config = replaced(config, values)
+        config = replaced(config, values | _placed(one.changes))
     except ValueError as error:
         raise ValueError(f"--estimators: {one.label}: {error}") from None
     return Planned(one, seed, folder, config, asked.split)
+
+
+def _placed(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by the place that they have in a run; plain names go to `learn`.
+
+    Raises:
+      ValueError: one of them is for the comparison to set.
+    """
+    of_run = {field.name for field in dataclasses.fields(Train)}
+    placed: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name in OURS:
+            raise ValueError(f"{name} is what a comparison sets itself")
+        *path, last = name.split(".")
+        if not path and last not in of_run:
+            path = ["learn"]
+        inner = placed
+        for part in path:
+            inner = inner.setdefault(part, {})
+            if not isinstance(inner, dict):
+                raise ValueError(f"{part} has no {last}: it is {inner!r}")
+        inner[last] = value
+    return placed
 
 
 def _value(word: str) -> Any:
