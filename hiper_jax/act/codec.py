@@ -36,7 +36,7 @@ class Codec:
     def vocab_size(self) -> int:
         return len(self.tokenizer)
 
-    @property
+    @functools.cached_property
     def known_ids(self) -> list[int]:
         """The ids that have a token, in order."""
         return sorted(self.tokenizer.get_vocab().values())
