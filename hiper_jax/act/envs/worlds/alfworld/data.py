@@ -104,7 +104,7 @@ def _find(root, split) -> str:
 
 
 def _candidates(folder) -> list[str]:
-    """Games, but for those that their own folder, below the split, marks as left out."""
+    """Games, but for those that their own folder marks as left out."""
     found = []
     for path, _, files in os.walk(folder):
         own = os.path.relpath(path, folder)
