@@ -64,7 +64,7 @@ def evaluate_checkpoint(
     listed = worlds.manifest(world, split)
     games = worlds.evenly_spaced(listed.ids, episodes or len(listed.ids))
     shapes = setup.run_shapes(
-        dataclasses.replace(config, world=world, episodes=1, slots=slots)
+        dataclasses.replace(config, world=world, episodes=config.siblings, slots=slots)
     )
     make_policy = setup.sampler_of(agent, config.reading, shapes)
     reader = setup.reader_of(agent, config.reading, world.environment)
