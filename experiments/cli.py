@@ -42,6 +42,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise
         print(f"hiper: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except Exception as error:
+        if os.environ.get("HIPER_TRACEBACK"):
+            raise
+        print(
+            f"hiper: {type(error).__name__}: {_one_line(error)}; this is a fault of "
+            "hiper_jax; set HIPER_TRACEBACK=1 to see where",
+            file=sys.stderr,
+        )
+        sys.exit(3)
 
 
 def _run(argv: list[str]) -> int:

@@ -1,13 +1,13 @@
 """`hiper eval`: a finished run, a checkpoint or a folder of weights plays games."""
 
 import dataclasses
-import json
 import pathlib
 
 from hiper_jax import workdir
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import progress, setup
+from hiper_jax.experiments.folder import read
 from hiper_jax.experiments.panel import evaluate
 from hiper_jax.experiments.recipes import recipe
 from hiper_jax.experiments.report.tables import summary
@@ -95,7 +95,7 @@ def evaluate_checkpoint(
 def _found(folder: pathlib.Path, config: configs.Train):
     """Settings, agent, the actor's weights and the updates behind them, of a folder."""
     if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
-        record = json.loads((folder / "config.json").read_text())
+        record = read(folder)
         for beside in ("provenance", "changes"):
             record.pop(beside, None)
         record["world"] = worlds.recorded(record["world"])

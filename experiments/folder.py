@@ -85,7 +85,7 @@ def read(run: pathlib.Path) -> dict[str, Any]:
         record = json.loads(file.read_text())
         if not isinstance(record, dict):
             raise ValueError("no mapping")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{file} is damaged ({error}); put it back, or name another --out"
         ) from None

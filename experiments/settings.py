@@ -31,7 +31,10 @@ def read_file(path: str | pathlib.Path) -> dict[str, Any]:
     path = pathlib.Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no settings file {path}")
-    text = path.read_text()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except ValueError:
+        raise ValueError(f"{path} is no text in UTF-8") from None
     values = _json(path, text) if path.suffix == ".json" else _yaml(path, text)
     if not isinstance(values, dict):
         raise ValueError(f"{path} must hold `name: value` pairs")
@@ -171,7 +174,7 @@ def nearest(word: str, known: Sequence[str], *, only_near: bool = False) -> str:
 def _json(path: pathlib.Path, text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
 
 
@@ -188,5 +191,5 @@ def _yaml(path: pathlib.Path, text: str) -> Any:
     )
     try:
         return yaml.load(text, Loader=Loader)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not YAML: {error}") from None

@@ -52,6 +52,9 @@ Penalty = Annotated[
 ]
 Count = Annotated[int, Range(1)]
 Whole = Annotated[int, Range(0)]
+# Of what is made and listed one by one; nobody means more.
+Several = Annotated[int, Range(1, 10_000_000)]
+SeveralOrNone = Annotated[int, Range(0, 10_000_000)]
 Seed = Annotated[int, Range(0, 2**32 - 1)]
 Span = Annotated[tuple[Count, Count], Rising()]
 Name = Annotated[str, Filled()]

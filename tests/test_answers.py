@@ -165,3 +165,18 @@ def test_a_run_goes_on_without_the_episodes_that_it_drops(tmp_path, capsys):
     assert lost["game"] == "bytes" and not lost["won"]
     said = capsys.readouterr().out
     assert said.count("dropped an episode: nan, turn 2: the reward must be") == 2
+
+
+def test_a_nul_that_the_model_wrote_is_not_the_games_fault():
+    """The counter shows every action again."""
+    said = small.RESPONSE.format("KEEP", "plan", "ri\0ght")
+    tokens = np.array(small.codec().encode_response(said), np.int32)
+
+    def writes_nul(prompts, index, turn):
+        del index, turn
+        return Sampled([tokens] * len(prompts), [np.zeros(len(tokens))] * len(prompts))
+
+    with Pool(pool_envs.Faulty, 1, workers=0) as pool:
+        (episode,), _ = rollout(pool, writes_nul, ["a"], READER, max_turns=2)
+    assert episode.turns[1].observation == "a ri\ufffdght"
+    assert episode.turns[0].action == "ri\ufffdght" and "\0" in episode.turns[0].text

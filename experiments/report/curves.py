@@ -155,7 +155,7 @@ def _evaluated(rounds) -> dict[str, list[tuple[int, float, float, float]]]:
     for splits in rounds.values():
         for row in success_table({}, splits):
             if row.task_type == OVERALL and row.after is not None:
-                step = splits[row.split]["step"]
+                step = splits[row.split].get("step", 0)
                 point = (step, row.after.share, *row.after.interval)
                 found.setdefault(row.split, []).append(point)
     return {split: sorted(points) for split, points in sorted(found.items())[::-1]}

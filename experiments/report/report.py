@@ -105,10 +105,20 @@ def page_of(title: str, body: Sequence[str]) -> str:
 
 
 def _config(run: pathlib.Path) -> dict[str, Any]:
+    """The settings of a run and what made it; {} where they cannot be read."""
     try:
-        return json.loads((run / "config.json").read_text())
-    except (OSError, ValueError):
+        config = json.loads((run / "config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
         return {}
+    if not isinstance(config, dict):
+        return {}
+    origin = config.get("provenance")
+    origin = dict(origin) if isinstance(origin, dict) else {}
+    if not isinstance(origin.get("versions"), dict):
+        origin["versions"] = {}
+    if type(config.get("num_updates")) is not int:
+        config.pop("num_updates", None)
+    return config | {"provenance": origin} if config else {}
 
 
 def _format(config: Mapping[str, Any]) -> str:
@@ -125,7 +135,7 @@ def _origin(origin: Mapping[str, Any]) -> str:
         f"Python {origin['python']}" if origin.get("python") else "",
         origin.get("machine", ""),
     ]
-    return f'<p class="soft">{text(" · ".join(filter(None, facts)))}</p>'
+    return f'<p class="soft">{text(" · ".join(map(str, filter(None, facts))))}</p>'
 
 
 def _missing(config, metrics, rounds) -> str:

@@ -182,11 +182,34 @@ def evaluations(run) -> dict[str, dict[str, dict[str, Any]]]:
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for file in sorted((pathlib.Path(run) / "eval").glob("*.json")):
         try:
-            record = json.loads(file.read_text())
+            record = _checked(json.loads(file.read_bytes()))
             found.setdefault(record["tag"], {})[record["split"]] = record
-        except (ValueError, KeyError, TypeError):
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ):
             raise ValueError(f"{file} is no evaluation; remove it") from None
     return found
+
+
+def _checked(record: Any) -> dict[str, Any]:
+    """The record; TypeError, ValueError or KeyError if a table cannot be made of it."""
+    kinds = {"tag": str, "split": str}
+    played = {"game": str, "task_type": str, "won": bool}
+    for whole, part in [(kinds, record), *((played, e) for e in record["episodes"])]:
+        for name, kind in whole.items():
+            if not isinstance(part[name], kind):
+                raise TypeError(name)
+    scores = [e.get("score", 0.0) for e in record["episodes"]]
+    if not scores or not all(math.isfinite(score) for score in scores):
+        raise ValueError("no episode, or a score that is no number")
+    if type(record.get("step", 0)) is not int:
+        raise TypeError("step")
+    return record
 
 
 def rows_of(run) -> list[Row]:

@@ -64,11 +64,19 @@ def to_json(episode: Episode) -> dict[str, Any]:
 
 
 def from_json(record: dict[str, Any]) -> Episode:
-    """Rebuilds an episode from `to_json`'s values."""
+    """Rebuilds an episode from `to_json`'s values.
+
+    Raises:
+      TypeError, KeyError, ValueError, OverflowError: they are not those.
+    """
+    _check_kinds(Episode, record)
+    credit = (record.get("credit") or {}).values()
+    if not all(isinstance(x, _KINDS[float]) for values in credit for x in values):
+        raise TypeError("credit must be numbers")
     turns = tuple(
         Turn(
             **{
-                **turn,
+                **_check_kinds(Turn, turn),
                 "prompt": np.asarray(turn["prompt"], np.int32),
                 "response": np.asarray(turn["response"], np.int32),
                 "log_prob": np.asarray(turn["log_prob"], np.float32),
@@ -79,6 +87,22 @@ def from_json(record: dict[str, Any]) -> Episode:
     )
     next_prompt = np.asarray(record["next_prompt"], np.int32)
     return Episode(**{**record, "turns": turns, "next_prompt": next_prompt})
+
+
+_KINDS: dict[Any, Any] = {str: str, bool: bool, float: int | float}
+
+
+def _check_kinds(kind: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """The values; TypeError where one is not of its field's kind."""
+    for field in dataclasses.fields(kind):
+        wanted = _KINDS.get(field.type)
+        if wanted and field.name in values:
+            if not isinstance(values[field.name], wanted):
+                raise TypeError(f"{field.name} must be a {field.type}")
+    for text in values.get("admissible", ()):
+        if not isinstance(text, str):
+            raise TypeError("admissible must be texts")
+    return values
 
 
 def _plain(value):

@@ -263,7 +263,8 @@ class _Record:
         )
         keeps = reader.keep_copies and not said_switch and self.subgoal
         self.subgoal = self.subgoal if keeps else (reply.subgoal or self.subgoal)
-        self.action = reply.action
+        # A game may show the action again, and a text with a NUL costs an episode.
+        self.action = reply.action.replace("\0", "\ufffd")
         self.turns.append(
             Turn(
                 prompt=np.asarray(self.fitted.ids, np.int32),
@@ -272,12 +273,12 @@ class _Record:
                 text=text,
                 observation=self.observation,
                 admissible=tuple(self.info["admissible_actions"]),
-                action=reply.action,
+                action=self.action,
                 subgoal=self.subgoal,
                 switch=said_switch or not self.turns,
                 said_switch=said_switch,
                 format_valid=reply.valid,
-                action_valid=accepts(self.info["admissible_actions"], reply.action),
+                action_valid=accepts(self.info["admissible_actions"], self.action),
                 reward=0.0,
                 prompt_truncated=self.fitted.shortened,
             )

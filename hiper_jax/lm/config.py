@@ -37,6 +37,18 @@ def yarn_attention(factor: float, scale: float = 1.0) -> float:
     return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
 
+# No model is larger; what a file claims is looked at before anything is allocated.
+_MOST = {
+    "vocab_size": 2**24,
+    "width": 2**20,
+    "depth": 10_000,
+    "num_heads": 2**16,
+    "num_kv_heads": 2**16,
+    "head_dim": 2**16,
+    "mlp_width": 2**24,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class LMConfig:
     """Every number that fixes the network; hashable, so static under `jit`.
@@ -76,6 +88,12 @@ class LMConfig:
     dtype: str = "float32"
 
     def __post_init__(self):
+        for name, most in _MOST.items():
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= most:
+                raise ValueError(
+                    f"{name} must be a whole number from 1 to {most}, got {value!r}."
+                )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_kv_heads must divide num_heads, got {self.num_kv_heads} and "

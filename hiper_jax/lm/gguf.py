@@ -99,6 +99,8 @@ class _Reader:
 
     def text(self) -> str:
         size = self.take("Q")
+        if size > len(self.data) - self.place:
+            raise struct.error("the text is longer than the file")
         self.place += size
         raw = bytes(self.data[self.place - size : self.place])
         return raw.decode("utf-8", "replace")
@@ -124,7 +126,10 @@ def _read_head(reader: _Reader) -> tuple[dict[str, Any], list[Any], int]:
         name = reader.text()
         shape = tuple(reader.take("Q") for _ in range(reader.take("I")))[::-1]
         entries.append((name, shape, reader.take("I"), reader.take("Q")))
-    start = reader.place + -reader.place % fields.get("general.alignment", 32)
+    alignment = fields.get("general.alignment", 32)
+    if type(alignment) is not int or alignment < 1:
+        raise TypeError("the alignment must be a whole number above 0")
+    start = reader.place + -reader.place % alignment
     return fields, entries, start
 
 
@@ -136,8 +141,10 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
         a type that is not read here.
     """
     path = Path(path)
+    if path.stat().st_size < 24:
+        raise ValueError(f"{path} is not a GGUF file; fetch it again.")
     data = np.memmap(path, np.uint8, mode="r")
-    if len(data) < 24 or bytes(data[:4]) != b"GGUF":
+    if bytes(data[:4]) != b"GGUF":
         raise ValueError(f"{path} is not a GGUF file; fetch it again.")
     try:
         fields, entries, start = _read_head(_Reader(data, place=8))
@@ -157,7 +164,10 @@ def read(path: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
             )
         stored = FORMATS[kind]
         begin = start + offset
-        size = math.prod(shape) // stored.block * stored.size
+        number = math.prod(shape)
+        size = number // stored.block * stored.size
+        if number % stored.block:
+            raise ValueError(f"{path} is damaged at {name}; fetch it again.")
         if begin + size > len(data):
             raise ValueError(f"{path} is cut short at {name}; fetch it again.")
         tensors[name] = Tensor(shape, kind, data[begin : begin + size])

@@ -5,6 +5,7 @@ written one tensor at a time. (The package of the same name loads whole tensors.
 """
 
 import json
+import math
 import os
 import struct
 from collections.abc import Callable, Iterable
@@ -26,6 +27,7 @@ DTYPES = {
     "U8": np.dtype("uint8"),
     "BOOL": np.dtype("bool"),
 }
+MAX_HEADER = 100_000_000  # bytes, as in the package of the same name
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -40,35 +42,54 @@ def read_file(path: str | os.PathLike) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
-        if 8 + length > size:
+        if 8 + length > size or length > MAX_HEADER:
             raise ValueError(
                 f"{path} is cut short or not a safetensors file; fetch it again."
             )
         try:
             header = json.loads(file.read(length))
-        except ValueError as error:
+            entries = [
+                (name, *_entry(entry))
+                for name, entry in header.items()
+                if name != "__metadata__"
+            ]
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise ValueError(
                 f"{path} has no safetensors header; fetch it again."
-            ) from error
+            ) from None
     data = np.memmap(path, np.uint8, mode="r", offset=0)
     tensors = {}
-    for name, entry in header.items():
-        if name == "__metadata__":
-            continue
-        begin, end = (8 + length + offset for offset in entry["data_offsets"])
+    for name, kind, shape, begin, end in entries:
+        begin, end = 8 + length + begin, 8 + length + end
         if end > size:
             raise ValueError(
                 f"{path} is cut short: {name} ends at byte {end} of {size}; "
                 "fetch it again."
             )
-        dtype = DTYPES.get(entry["dtype"])
+        dtype = DTYPES.get(kind)
         if dtype is None:
             raise ValueError(
-                f"{path} stores {name} as {entry['dtype']}; "
-                f"convert it to one of {sorted(DTYPES)}."
+                f"{path} stores {name} as {kind}; convert it to one of "
+                f"{sorted(DTYPES)}."
             )
-        tensors[name] = data[begin:end].view(dtype).reshape(entry["shape"])
+        if math.prod(shape) * dtype.itemsize != end - begin:
+            raise ValueError(
+                f"{path} says that {name} is {list(shape)} of {kind}, but stores "
+                f"{end - begin} bytes; fetch it again."
+            )
+        tensors[name] = data[begin:end].view(dtype).reshape(shape)
     return tensors
+
+
+def _entry(entry: Any) -> tuple[str, tuple[int, ...], int, int]:
+    """Type, shape and place of a tensor, of the kinds that they must be of."""
+    kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    numbers = [*shape, begin, end]
+    if not isinstance(kind, str) or any(type(n) is not int or n < 0 for n in numbers):
+        raise ValueError("negative, or no whole number")
+    if begin > end:
+        raise ValueError("it ends before it begins")
+    return kind, tuple(shape), begin, end
 
 
 def write_file(

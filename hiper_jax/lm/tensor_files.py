@@ -23,7 +23,12 @@ def read_config(path: str | os.PathLike, *, dtype: str = "float32") -> LMConfig:
         raise FileNotFoundError(
             f"There is no config.json in {path}; name a Hugging Face model directory."
         )
-    return from_hf(json.loads(file.read_text()), dtype=dtype)
+    try:
+        return from_hf(json.loads(file.read_bytes()), dtype=dtype)
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        raise ValueError(f"{file} lacks a number or holds another kind") from None
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def open_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hiper_jax.lm.config import LMConfig
@@ -89,6 +90,12 @@ def check_tensors(
             raise ValueError(
                 f"{name} has shape {tensors[name].shape}, but config.json asks for "
                 f"{tensor.theirs}; is config.json that of another model?"
+            )
+        kind = getattr(tensors[name], "dtype", np.dtype(np.float32))
+        if not jnp.issubdtype(kind, jnp.floating):
+            raise ValueError(
+                f"{name} is stored as {kind}, without scales: convert the model to "
+                "float32, float16 or bfloat16."
             )
     for name in tensors:
         known = name in table or name in ignored or name.endswith("rotary_emb.inv_freq")

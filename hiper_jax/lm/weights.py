@@ -1,10 +1,11 @@
 """Weights between disk and devices, in Hugging Face's format, slice by slice."""
 
+import contextlib
 import functools
 import json
 import os
 import shutil
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def load(
     tensors, specs = open_tensors(path), qwen.abstract(config)
     # A tied model's files may hold the head all the same.
     known = {_head(config)} if config.tied else set()
-    return fill(tensors, config, specs, dtype, shardings, known)
+    with _named(path):
+        return fill(tensors, config, specs, dtype, shardings, known)
 
 
 def _head(config: LMConfig) -> str:
@@ -76,8 +78,11 @@ def _head(config: LMConfig) -> str:
 
 def owns_trunk(path: str | os.PathLike) -> bool:
     """Whether a critic's directory holds a backbone, not value heads only."""
-    stored = json.loads((Path(path) / "config.json").read_text())
-    return stored.get("architectures") != HEADS_ONLY
+    file = Path(path) / "config.json"
+    try:
+        return json.loads(file.read_bytes()).get("architectures") != HEADS_ONLY
+    except (ValueError, AttributeError, RecursionError):
+        raise ValueError(f"{file} holds no JSON object; fetch it again") from None
 
 
 def load_critic(
@@ -104,7 +109,18 @@ def load_critic(
     tensors.setdefault(VALUE["value"], np.zeros((number, config.width), np.float32))
     tensors.setdefault(VALUE["value_bias"], np.zeros((number,), np.float32))
     specs = heads.abstract(config, trunk=trunk)
-    return fill(tensors, config, specs, dtype, shardings, {_head(config)})
+    with _named(path):
+        return fill(tensors, config, specs, dtype, shardings, {_head(config)})
+
+
+@contextlib.contextmanager
+def _named(path: str | os.PathLike) -> Iterator[None]:
+    """Says of what is wrong with weights whose they are."""
+    try:
+        yield
+    except ValueError as error:
+        said = str(error)
+        raise ValueError(said if str(path) in said else f"{path}: {said}") from None
 
 
 def fill(

@@ -3,10 +3,24 @@
 import gzip
 import json
 import pathlib
+import zlib
 from collections.abc import Iterator, Sequence
 
 from hiper_jax.act.episode import Episode, from_json, to_json
 from hiper_jax.workdir.atomic import write_bytes
+
+MAX_LINE = 500_000_000  # characters of an episode; what is longer was not written here
+_DAMAGED = (
+    OSError,
+    EOFError,
+    zlib.error,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 
 
 def write_episodes(run, step: int, episodes: Sequence[Episode]) -> pathlib.Path:
@@ -19,10 +33,21 @@ def write_episodes(run, step: int, episodes: Sequence[Episode]) -> pathlib.Path:
 
 
 def read_episodes(path) -> Iterator[Episode]:
-    """Yields the episodes of a file that `write_episodes` wrote."""
-    with gzip.open(path, "rt") as file:
-        for line in file:
-            yield from_json(json.loads(line))
+    """Yields the episodes of a file that `write_episodes` wrote.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            while line := file.readline(MAX_LINE):
+                yield from_json(json.loads(line))
+    except FileNotFoundError:
+        raise
+    except _DAMAGED as error:
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}): remove it"
+        ) from error
 
 
 def episode_files(run) -> dict[int, pathlib.Path]:

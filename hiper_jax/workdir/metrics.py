@@ -12,6 +12,8 @@ import numpy as np
 from hiper_jax.workdir import events
 from hiper_jax.workdir.atomic import guarded, write_bytes
 
+_PLAIN = (int, float, type(None), list)
+
 
 def append_metrics(
     run, step: int, metrics: Mapping[str, Any], timing: Mapping[str, Any]
@@ -41,16 +43,24 @@ def append_metrics(
 
 
 def read_lines(path) -> list[dict[str, Any]]:
-    """The records of a JSON-lines file; a broken last line is left out."""
+    """The records of a JSON-lines file, up to the first line that is none.
+
+    A record has a whole number of 0 or more as its `step`, and plain values by name.
+    """
     path = pathlib.Path(path)
     if not path.is_file():
         return []
     records = []
-    for line in path.read_text().splitlines():
+    for line in path.read_bytes().splitlines():
         try:
-            records.append(json.loads(line))
-        except ValueError:
+            record = json.loads(line)
+            if type(record["step"]) is not int or record["step"] < 0:
+                break
+            if not all(isinstance(value, _PLAIN) for value in record.values()):
+                break
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             break
+        records.append(record)
     return records
 
 

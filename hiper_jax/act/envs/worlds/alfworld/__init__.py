@@ -14,7 +14,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from hiper_jax.accept import Count, Name, Seed, Span, Whole, check_fields
+from hiper_jax.accept import (
+    Count,
+    Name,
+    Seed,
+    Several,
+    SeveralOrNone,
+    Span,
+    Whole,
+    check_fields,
+)
 from hiper_jax.act.envs.env import Env, MakeEnv
 from hiper_jax.act.envs.world import (
     Command,
@@ -44,11 +53,11 @@ class AlfWorldSettings(WorldSettings):
     off, else games made for this run's settings and kept in `cache`."""
     generate: bool = True
     """Make games rather than read ALFWorld's own."""
-    train: Count = 400
+    train: Several = 400
     """Made games to train on."""
-    seen: Whole = 60
+    seen: SeveralOrNone = 60
     """Made games in rooms that training has seen."""
-    unseen: Whole = 200
+    unseen: SeveralOrNone = 200
     """Made games in rooms that training has not seen."""
     test: Count = 500
     """Made games of the split test_unseen, in rooms that no other split has; made when
@@ -71,11 +80,11 @@ class MakeGames:
 
     out: Name
     """Folder to make; usable as ALFWORLD_DATA."""
-    train: Whole = 100
+    train: SeveralOrNone = 100
     """Games to train on."""
-    seen: Whole = 20
+    seen: SeveralOrNone = 20
     """Games in rooms that training has seen."""
-    unseen: Whole = 50
+    unseen: SeveralOrNone = 50
     """Games in rooms that training has not seen."""
     test: Whole = 0
     """Games in rooms that no other split has, for one report (test_unseen)."""

@@ -143,7 +143,11 @@ def load(path: str) -> Game:
 @functools.lru_cache(maxsize=1024)
 def _load(path, stamp) -> Game:
     del stamp  # it only tells one content of the file from another
-    return read_game(read_file(path))
+    content = read_file(path)
+    try:
+        return read_game(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def read_game(content: dict) -> Game:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Annotated
 
-from hiper_jax.accept import Count, Range, Span
+from hiper_jax.accept import Range, Several, Span
 from hiper_jax.act.envs import templates
 from hiper_jax.act.envs.env import Env, MakeEnv
 from hiper_jax.act.envs.world import (
@@ -44,9 +44,9 @@ class SokobanSettings(WorldSettings):
     in_process: bool = True
     """Run games in the process that trains, without workers, which cost more than they
     save."""
-    levels: Count = 400
+    levels: Several = 400
     """Drawn levels to train on."""
-    unseen: Count = 100
+    unseen: Several = 100
     """Drawn levels that training has none of, also not turned or mirrored."""
     width: Side = 6
     """Columns of a drawn level, the walls around it included."""

@@ -16,7 +16,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from hiper_jax.accept import Count, Name, Positive, Seed, check_fields
+from hiper_jax.accept import Name, Positive, Seed, Several, check_fields
 from hiper_jax.act.envs import templates
 from hiper_jax.act.envs.env import Env, MakeEnv
 from hiper_jax.act.envs.world import (
@@ -52,7 +52,7 @@ def __getattr__(name: str) -> Any:
 class ShopSettings:
     """Which shop, and which of its goals."""
 
-    products: Count = 300
+    products: Several = 300
     """Products of a made shop."""
     items: str = ""
     """The product file's name, where the folder holds several."""
@@ -94,7 +94,7 @@ class MakeShop:
 
     out: Name
     """Folder to make."""
-    products: Count = 1000
+    products: Several = 1000
     """Products on sale."""
     seed: Seed = 0
     """Of everything random."""
