@@ -1,6 +1,7 @@
 """The native engine answers as TextWorld's does, string for string."""
 
 import json
+import os
 import random
 import sys
 from collections import Counter
@@ -65,6 +66,17 @@ def test_walks_of_every_kind_are_answered_alike(games, engines):
     found = versus.compare(games, steps=1_500, seed=1, engines=engines)
     assert found.difference == ""
     assert found.steps == 1_500 and found.games == 15
+
+
+@pytest.mark.skipif(
+    not os.environ.get("ALFWORLD_DATA"), reason="ALFWORLD_DATA names no data"
+)
+def test_published_games_are_answered_alike(engines):
+    """ALFWorld's own games, where they lie on this machine."""
+    listed = data.list_games(None, "valid_unseen").games
+    some = random.Random(0).sample(listed, min(30, len(listed)))
+    found = versus.compare(some, steps=3_000, seed=1, engines=engines)
+    assert found.difference == "" and found.steps == 3_000
 
 
 def test_the_comparison_sees_a_difference(games):

@@ -408,7 +408,7 @@ def test_missing_shop_files_are_named(capsys, monkeypatch, tmp_path):
         ({"world": {"shop": {"protocol": "mine"}}}, "canonical or paper"),
         (
             {"world": {"shop": {"products": 0}}},
-            "must be a whole number, 1 or more",
+            "must be a whole number from 1 to 10000000",
         ),
     ],
 )
