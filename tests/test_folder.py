@@ -217,3 +217,21 @@ def test_each_signal_has_an_exit_code(stop, code, monkeypatch, capsys):
         signal.signal(signal.SIGINT, before)
     assert end.value.code == code
     assert "stopped" in capsys.readouterr().err
+
+
+def test_ten_skipped_iterations_in_a_row_stop_a_run(setting, tmp_path):
+    """One that learned among them is none in a row."""
+
+    class Run:
+        folder = tmp_path
+
+    skipped, learned = {training.SKIPPED: 1.0}, {training.SKIPPED: 0.0}
+    for step in range(1, 10):
+        workdir.append_metrics(tmp_path, step, learned if step == 1 else skipped, {})
+        training.check_skipped(Run, skipped)
+    workdir.append_metrics(tmp_path, 10, skipped, {})
+    training.check_skipped(Run, skipped)  # the first of the ten learned
+    training.check_skipped(Run, learned)
+    workdir.append_metrics(tmp_path, 11, skipped, {})
+    with pytest.raises(ValueError, match="not finite in 10 iterations in a row"):
+        training.check_skipped(Run, skipped)

@@ -15,11 +15,16 @@ import jax
 import numpy as np
 import pytest
 import small
+import tiny_runs
 import yaml
 
 from hiper_jax import lm, workdir
+from hiper_jax.act.codec import load_codec
 from hiper_jax.act.envs.worlds import alfworld
 from hiper_jax.act.envs.worlds.alfworld import data, game
+from hiper_jax.act.envs.worlds.webshop.make import make_shop
+from hiper_jax.act.envs.worlds.webshop.shop import load as load_shop
+from hiper_jax.act.envs.worlds.webshop.splits import list_goals
 from hiper_jax.experiments import cli, folder
 from hiper_jax.experiments.config import Train
 from hiper_jax.experiments.report import tables
@@ -128,6 +133,17 @@ def read_yaml(file):
     replaced(Train(), read_file(file))
 
 
+def read_tokenizer(file):
+    codec = load_codec(file.parent)
+    codec.decode(codec.encode_prompt("go to desk 1"))
+
+
+def read_shop(file):
+    shop = load_shop(str(file.parent))
+    for goal in list_goals(shop, "train").games[:3]:
+        shop.goal(goal)
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """What is read: name -> (file, kind of damage, reader)."""
@@ -147,6 +163,16 @@ def files(tmp_path_factory):
         receptacles=(5, 6), objects=(5, 6), say=lambda line: None,
     )  # fmt: skip
     (made,) = (place / "games").rglob("game.tw-pddl")
+    sharded = place / "sharded"
+    weights.save(sharded, lm.init(TINY, jax.random.key(0)), TINY, dtype="float32")
+    whole = sharded / "model.safetensors"
+    names = _names_in(whole)
+    whole.rename(sharded / "model-00001-of-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}
+    workdir.write_json(sharded / "model.safetensors.index.json", index)
+    words = tiny_runs.saved(place)
+    shop = make_shop(place / "shop", products=12, seed=0)
+    (items,) = shop.glob("items_shuffle*.json")
     settings = place / "s.yaml"
     settings.write_text(yaml.safe_dump({"seed": 1, "world": {"max_turns": 3}}))
     (place / "m.gguf").write_bytes(gguf_bytes())
@@ -162,7 +188,17 @@ def files(tmp_path_factory):
         "run": (run / "config.json", "json", read_run_settings),
         "eval": (run / "eval" / "before-s.json", "json", read_evaluations),
         "settings": (settings, "bytes", read_yaml),
+        "index": (sharded / "model.safetensors.index.json", "json", read_model),
+        "tokenizer": (words / "tokenizer.json", "json", read_tokenizer),
+        "tokenizer_config": (words / "tokenizer_config.json", "json", read_tokenizer),
+        "shop": (items, "json", read_shop),
     }  # fmt: skip
+
+
+def _names_in(file) -> list[str]:
+    content = file.read_bytes()
+    header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
+    return [name for name in header if name != "__metadata__"]
 
 
 def gguf_bytes() -> bytes:
@@ -178,7 +214,7 @@ def gguf_bytes() -> bytes:
 
 NAMES = (
     "safetensors", "config.json", "gguf", "game", "traj_data", "episodes", "metrics",
-    "run", "eval", "settings",
+    "run", "eval", "settings", "index", "tokenizer", "tokenizer_config", "shop",
 )  # fmt: skip
 
 

@@ -81,6 +81,7 @@ def build(sources: files.Files) -> Store:
                 json.loads(human.get(asin, "[]")),
             )
             index.add(product)
+            asin.encode()  # half a character (a surrogate) is found here, not below
             synthetic.append(synthetic[-1] + goals.count_synthetic(product))
             annotated.append(annotated[-1] + goals.count_human(product))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
