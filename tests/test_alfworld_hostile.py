@@ -1,5 +1,7 @@
 """Game files from strangers: nothing in them runs, and no bomb takes a second."""
 
+import contextlib
+import gc
 import json
 import time
 
@@ -29,6 +31,18 @@ def _content(problem=ROOM, **changes):
     } | changes
 
 
+@contextlib.contextmanager
+def within_a_second():
+    """Of this thread's own work: other processes and other tests' garbage wait."""
+    gc.disable()
+    began = time.thread_time()
+    try:
+        yield
+    finally:
+        gc.enable()
+    assert time.thread_time() - began < 1
+
+
 @pytest.fixture
 def refused(tmp_path):
     """Loads a game that must be refused: in one line, within a second."""
@@ -36,10 +50,8 @@ def refused(tmp_path):
     def load(content, message):
         path = tmp_path / "game.tw-pddl"
         path.write_text(content if isinstance(content, str) else json.dumps(content))
-        began = time.perf_counter()
-        with pytest.raises(ValueError, match=message) as caught:
+        with within_a_second(), pytest.raises(ValueError, match=message) as caught:
             native.Engine().load(str(path))
-        assert time.perf_counter() - began < 1
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
 
     return load
@@ -185,11 +197,10 @@ def test_the_largest_room_is_read_and_played_at_once():
     told = [f"(inReceptacle {n} desk_bar_1) (objectAtLocation {n} l)" for n in names]
     told += [f"({what} {n})" for n in names for what in ("pickupable", "sliceable")]
     room = ROOM.replace("- object ", f"{' '.join(names)} - object ", 1)
-    began = time.perf_counter()
-    whole = game.read_game(_content(room.replace("MORE", " ".join(told))))
-    engine = native.Engine()
-    engine.restore((whole, whole.start))
-    for command in ("go to desk 1", "take bowl 950 from desk 1", "look", "inventory"):
-        seen = engine.step(command)
+    with within_a_second():
+        whole = game.read_game(_content(room.replace("MORE", " ".join(told))))
+        engine = native.Engine()
+        engine.restore((whole, whole.start))
+        for word in ("go to desk 1", "take bowl 950 from desk 1", "look", "inventory"):
+            seen = engine.step(word)
     assert seen.text == "You are carrying: a bowl 950."
-    assert time.perf_counter() - began < 1
