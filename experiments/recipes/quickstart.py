@@ -8,8 +8,8 @@ Time      9.0 minutes on two idle CPU cores, made games, both evaluations and th
 Expect    unseen games 39.5 % [33.0, 46.4] (79/200) before, 82.0 % [76.1, 86.7]
           (164/200) after; seen games 21/60 and 44/60. Temperature 0.4, each game once,
           Wilson 95 % intervals; seed 0, commit b95c1aa. The same seed gave the same
-          metrics file and evaluations, byte for byte, from another clone. Seed 1 (Python
-          3.13, jax 0.12.0.1): 76/200 before, 145/200 after; 19/60 and 43/60.
+          metrics file and evaluations, byte for byte, from another clone.
+          Seed 1 (Python 3.13, jax 0.12.0.1): 76/200 and 145/200; 19/60 and 43/60.
 Results   experiments/results/quickstart.csv, docs/pictures/quickstart-success.png
 """
 
