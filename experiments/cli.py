@@ -31,10 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         sys.exit(_run(argv))
     except KeyboardInterrupt as stop:
-        terminated = type(stop).__name__ == "Terminated"
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one changes nothing
         print("\nhiper: stopped; what was finished is kept", file=sys.stderr)
-        sys.exit(143 if terminated else 130)
+        sys.exit(getattr(stop, "code", 130))
     except BrokenPipeError:
         os._exit(1)
     except (ValueError, OSError, RuntimeError, ImportError) as error:

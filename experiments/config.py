@@ -86,9 +86,6 @@ class Reading:
     """Told to a chat template that asks for it; `default`: it is left to itself."""
     clock: str = CLOCK
     """Told to a chat template that asks for the time: a date, or a date with a time."""
-    format: Literal["plan", "flat"] = "plan"
-    """Of responses: `plan` has a switch, a subgoal and an action, as published; `flat`
-    has reasoning and an action, and its prompts say nothing of subgoals."""
 
     def __post_init__(self):
         check_fields(self)
@@ -128,15 +125,11 @@ def learning(estimator: str) -> type[objective.Settings]:
     if estimator == "hae":
         return Learn
     kind, _ = find_estimator(estimator)
-    fields = {
-        name: (field.type, value)
-        for name, value in _LOSSES.get(estimator, {}).items()
-        for field in dataclasses.fields(objective.Settings)
-        if field.name == name
-    }
+    types = {field.name: field.type for field in dataclasses.fields(objective.Settings)}
+    losses = _LOSSES.get(estimator, {})
     return dataclasses.make_dataclass(
         f"Learn{kind.__name__}",
-        [(name, *rest) for name, rest in fields.items()],
+        [(name, types[name], value) for name, value in losses.items()],
         bases=(objective.Settings, kind),
         namespace={"__doc__": Learn.__doc__, "__module__": __name__},
         frozen=True,
@@ -251,7 +244,6 @@ class Train:
                 f"must be a multiple of the {self.siblings} samples of a task, got "
                 f"{self.episodes}: change it, or set samples",
             )
-
         if self.redraw and self.siblings == 1:
             raise SettingError(
                 type(self), "redraw", "compares samples of a task: set samples, too"

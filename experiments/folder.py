@@ -8,7 +8,7 @@ which writes them down beside the iteration from which they hold.
 import dataclasses
 import json
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hiper_jax import workdir
@@ -64,12 +64,8 @@ def check(run: pathlib.Path, config: Train) -> None:
         return
     found = changes(read(run), config)
     if found and not config.accept_changes:
-        shown = "; ".join(
-            f"{name} {_short(before)} there, {_short(now)} here"
-            for name, before, now in found
-        )
         raise ValueError(
-            f"{run} was begun with other settings ({shown}): give the same, name "
+            f"{run} was begun with other settings ({told(found)}): give the same, name "
             "another --out, or go on with these by --resume --accept-changes"
         )
 
@@ -110,6 +106,14 @@ def changes(record: Mapping[str, Any], config: Train) -> list[Change]:
         for name, value in now.items()
         if name not in FREE and before.get(name) != value
     ]
+
+
+def told(found: Sequence[Change]) -> str:
+    """Settings that differ, in words."""
+    return "; ".join(
+        f"{name} {_short(before)} there, {_short(now)} here"
+        for name, before, now in found
+    )
 
 
 def claim(run: pathlib.Path, config: Train, name: str, packages) -> None:

@@ -244,6 +244,8 @@ def span(seconds: float) -> str:
 class Terminated(KeyboardInterrupt):
     """SIGTERM: whoever runs the machine wants the process to end."""
 
+    code = 128 + signal.SIGTERM  # that the process ends with
+
 
 @contextlib.contextmanager
 def deferred():

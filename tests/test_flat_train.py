@@ -32,14 +32,8 @@ def begun(tmp_path_factory):
         out=str(folder / "start"),
         world=dataclasses.replace(WORLD, cache=str(folder / "games")),
         reading=configs.Reading(max_prompt=64, format="flat"),
-        practice_worlds=1,
-        steps=3,
-        batch=8,
-        width=32,
-        mlp_width=48,
-        depth=2,
-        critic_depth=1,
         critic_rounds=1,
+        **tiny_runs.WARM_START,
     )
 
 
@@ -52,24 +46,10 @@ def made(begun):
 def run(tmp_path_factory):
     """Two iterations, in the shapes of `test_any_estimator`: compiled there, too."""
     folder = tmp_path_factory.mktemp("run")
-    config = configs.Train(
-        model=str(tiny_runs.saved(folder)),
-        world=settings_for(
-            "sokoban", levels=8, unseen=4, max_turns=3, cache=str(folder / "games")
-        ),
-        learn=configs.Learn(minibatch=8, chunk=4, gamma=0.9),
-        samples=2,
-        num_updates=2,
-        episodes=4,
-        slots=4,
-        eval_episodes=4,
-        critic_first=1,
-        actor_lr=1e-3,
-        out=str(folder / "run"),
-    )
-    config = configs.with_estimator(config, "gigpo")
-    reading = configs.Reading(max_prompt=220, max_response=12, format="flat")
-    return train(dataclasses.replace(config, reading=reading), "test")
+    config = configs.with_estimator(tiny_runs.of_any_estimator(folder), "gigpo")
+    reading = dataclasses.replace(config.reading, format="flat")
+    out = str(folder / "run")
+    return train(dataclasses.replace(config, reading=reading, out=out), "test")
 
 
 # --- demonstrations ------------------------------------------------------------------

@@ -23,21 +23,8 @@ from hiper_jax.experiments.train import train
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory):
     where = tmp_path_factory.mktemp("folder")
-    world = settings_for(
-        "sokoban", levels=8, unseen=4, max_turns=2, cache=str(where / "games")
-    )
-    return configs.Train(
-        model=str(tiny_runs.saved(where)),
-        world=world,
-        reading=configs.Reading(max_prompt=220, max_response=12),
-        learn=configs.Learn(minibatch=8, chunk=4),
-        num_updates=2,
-        episodes=4,
-        slots=4,
-        eval_episodes=4,
-        checkpoint_every=100,
-        actor_lr=1e-3,
-    )
+    world = tiny_runs.levels(where, max_turns=2)
+    return tiny_runs.settings(where, world, checkpoint_every=100, actor_lr=1e-3)
 
 
 def run(setting, where, **changes):

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 import small
+import tiny_runs
 
 from hiper_jax import workdir
 from hiper_jax.act.envs.worlds import alfworld
@@ -43,18 +44,8 @@ def setting(tmp_path_factory):
         workers=1,
         say=lambda line: None,
     )
-    agent, actor, critic = small.agent()
-    source = folder / "tokenizer"
-    source.mkdir()
-    (source / "tokenizer.json").write_text(
-        agent.codec.tokenizer.backend_tokenizer.to_str()
-    )
-    (source / "tokenizer_config.json").write_text(
-        json.dumps({"eos_token": "<|im_end|>", "pad_token": "<|pad|>"})
-    )
-    save_agent(folder / "model", agent, actor, critic, tokenizer=source)
     return configs.Train(
-        model=str(folder / "model"),
+        model=str(tiny_runs.saved(folder)),
         world=alfworld.AlfWorldSettings(
             data=str(folder / "games"), max_turns=3, workers=1
         ),

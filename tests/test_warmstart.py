@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 import small
+import tiny_runs
 
 from hiper_jax import lm
 from hiper_jax.act.envs.world import load_world
@@ -38,14 +39,8 @@ def made(tmp_path_factory):
     config = WarmStart(
         out=str(folder / "start"),
         world=world,
-        practice_worlds=1,
-        steps=3,
-        batch=8,
-        width=32,
-        mlp_width=48,
-        depth=2,
-        critic_depth=1,
         critic_rounds=1,
+        **tiny_runs.WARM_START,
     )
     return config, warmstart(config)
 

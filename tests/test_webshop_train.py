@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 import small
+import tiny_runs
 
 from hiper_jax import read_response, workdir
 from hiper_jax.act.envs.env import accepts
@@ -223,14 +224,8 @@ def begun(folder, world):
         start("webshop"),
         out=str(folder / "start"),
         world=world,
-        practice_worlds=1,
         vocab_size=450,
-        steps=3,
-        batch=8,
-        width=32,
-        mlp_width=48,
-        depth=2,
-        critic_depth=1,
+        **tiny_runs.WARM_START,
         critic_rounds=0,  # fitted in test_warmstart
     )
     return config, warmstart(config)

@@ -1,5 +1,6 @@
 """Runs of two iterations by a tiny agent, in whichever world."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -11,6 +12,17 @@ from hiper_jax.act.episode import Episode
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments.train import train
 from hiper_jax.networks.agent import save_agent
+
+# A warm start that is made at once, and knows next to nothing.
+WARM_START = {
+    "practice_worlds": 1,
+    "steps": 3,
+    "batch": 8,
+    "width": 32,
+    "mlp_width": 48,
+    "depth": 2,
+    "critic_depth": 1,
+}
 
 
 def saved(folder: pathlib.Path) -> pathlib.Path:
@@ -27,9 +39,9 @@ def saved(folder: pathlib.Path) -> pathlib.Path:
     return folder / "model"
 
 
-def trained_twice(folder: pathlib.Path, world: WorldSettings) -> pathlib.Path:
-    """Two iterations of a tiny agent in a world; returns the run's folder."""
-    settings = configs.Train(
+def settings(folder: pathlib.Path, world: WorldSettings, **changes) -> configs.Train:
+    """Two iterations of a tiny agent, which is written into the folder, in a world."""
+    usual = configs.Train(
         model=str(saved(folder)),
         world=world,
         reading=configs.Reading(max_prompt=220, max_response=12),
@@ -38,9 +50,19 @@ def trained_twice(folder: pathlib.Path, world: WorldSettings) -> pathlib.Path:
         episodes=4,
         slots=4,
         eval_episodes=4,
-        out=str(folder / "run"),
     )
-    return train(settings, "test")
+    return dataclasses.replace(usual, **changes)
+
+
+def levels(folder: pathlib.Path, **changes) -> WorldSettings:
+    """A few drawn levels of Sokoban, kept in the folder."""
+    known = {"levels": 8, "unseen": 4, "cache": str(folder / "games")}
+    return settings_for("sokoban", **known | changes)
+
+
+def trained_twice(folder: pathlib.Path, world: WorldSettings) -> pathlib.Path:
+    """Trains by `settings`; returns the run's folder."""
+    return train(settings(folder, world, out=str(folder / "run")), "test")
 
 
 def of_any_estimator(folder: pathlib.Path) -> configs.Train:
@@ -48,19 +70,12 @@ def of_any_estimator(folder: pathlib.Path) -> configs.Train:
 
     Whoever trains by these settings shares what is compiled.
     """
-    return configs.Train(
-        model=str(saved(folder)),
-        world=settings_for(
-            "sokoban", levels=8, unseen=4, max_turns=3, cache=str(folder / "games")
-        ),
-        reading=configs.Reading(max_prompt=220, max_response=12),
+    return settings(
+        folder,
+        levels(folder, max_turns=3),
         learn=configs.Learn(minibatch=8, chunk=4, gamma=0.9),
         samples=2,
         redraw=1,
-        num_updates=2,
-        episodes=4,
-        slots=4,
-        eval_episodes=4,
         checkpoint_every=1,
         critic_first=1,
         actor_lr=1e-3,

@@ -11,7 +11,7 @@ from typing import Any
 
 from hiper_jax import workdir
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import games, progress
+from hiper_jax.experiments import folder, games, progress
 from hiper_jax.experiments.compare import outcomes, page, runs, standings
 from hiper_jax.experiments.compare.plan import Compare, Planned, planned
 from hiper_jax.experiments.report import tables
@@ -58,6 +58,7 @@ def main(asked: Compare, say: Callable[[str], Any] = print) -> pathlib.Path:
 
 def write(asked: Compare, plan: Sequence[Planned]) -> list[standings.Standing]:
     """Writes tables, curves and the page of all runs that are finished so far."""
+    finished = [run for run in plan if runs.state_of(run) == "finished"]
     done = [
         outcomes.read(
             run.folder,
@@ -66,8 +67,7 @@ def write(asked: Compare, plan: Sequence[Planned]) -> list[standings.Standing]:
             episodes=run.config.episodes,
             siblings=run.config.siblings,
         )
-        for run in plan
-        if runs.state_of(run) == "finished"
+        for run in finished
     ]
     order = {run.variant.label: None for run in plan}
     done.sort(key=lambda o: list(order).index(o.label))
@@ -77,7 +77,8 @@ def write(asked: Compare, plan: Sequence[Planned]) -> list[standings.Standing]:
     workdir.write_text(out / "curves.csv", outcomes.curves_csv(done))
     records = [standings.record(row, speeds) for row in rows]
     workdir.write_text(out / "table.csv", outcomes.to_csv(records))
-    html, pictures = page.page(asked, plan, done, rows, speeds, runs.records(plan))
+    made = {str(run.folder): folder.read(run.folder) for run in finished}
+    html, pictures = page.page(asked, plan, done, rows, speeds, made)
     for picture in pictures:
         workdir.write_bytes(out / f"{picture.name}.png", picture.png)
     workdir.write_text(out / "compare.html", html)

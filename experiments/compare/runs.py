@@ -3,8 +3,7 @@
 import dataclasses
 import pathlib
 import tempfile
-from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 from hiper_jax import workdir
 from hiper_jax.experiments import folder, games
@@ -33,9 +32,8 @@ def state_of(planned: Planned) -> State:
             )
         return "absent"
     if found := folder.changes(folder.read(place), config):
-        differing = [f"{name} {old} there, {new} here" for name, old, new in found[:3]]
         raise ValueError(
-            f"{place} holds a run with other settings ({'; '.join(differing)}): "
+            f"{place} holds a run with other settings ({folder.told(found[:3])}): "
             "delete it, or name another --out"
         )
     done = metrics[-1]["step"] if metrics else 0
@@ -45,15 +43,6 @@ def state_of(planned: Planned) -> State:
         return "begun"
     further = planned.split and planned.split not in played
     return "trained" if further else "finished"
-
-
-def records(plan: Iterable[Planned]) -> dict[str, dict[str, Any]]:
-    """The config.json of each finished run, by its folder."""
-    return {
-        str(run.folder): folder.read(run.folder)
-        for run in plan
-        if state_of(run) == "finished"
-    }
 
 
 def carry_out(planned: Planned, name: str) -> None:

@@ -5,7 +5,6 @@ DIR/critic/config.json, model.safetensors               its critic, if it has on
 """
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 
 from hiper_jax import lm
+from hiper_jax.act.auto_tokenizer import read_json
 from hiper_jax.act.codec import Codec, load_codec
 from hiper_jax.act.pieces import piece_table
 from hiper_jax.lm import qwen_lora as lora
@@ -226,7 +226,7 @@ def save_agent(directory, agent: Agent, actor, critic, *, tokenizer=None) -> Non
 
 def _write_ends(file: pathlib.Path, codec: Codec) -> None:
     """Has `transformers` stop where a response ends here; a file may be there."""
-    record = json.loads(file.read_bytes()) if file.is_file() else {}
+    record = read_json(file)
     listed = record.get("eos_token_id")
     listed = listed if isinstance(listed, list) else [listed]
     if set(codec.end_ids) <= set(listed):
