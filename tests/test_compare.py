@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import gzip
 import io
 import json
 
@@ -183,6 +184,40 @@ def test_finished_runs_are_used_again_and_begun_ones_resumed(
     del started[:]
     compare.main(ask, said.append)
     assert started == []
+
+
+def test_kept_records_stand_for_their_runs_in_another_folder(
+    short, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(figures, "draw", lambda done: [])
+    kept_in, started = tmp_path / "kept", []
+    pages = {}
+    for place in ("here", "there"):
+        ask = dataclasses.replace(asked(tmp_path / place, seeds=1), kept=str(kept_in))
+        planned = plan.planned(ask)
+        monkeypatch.setattr(runs, "train", trainer(planned, started))
+        compare.main(ask, lambda line: None)
+        assert len(started) == 3  # none again from the second folder
+        pages[place] = (tmp_path / place / "table.csv").read_text()
+    assert pages["here"] == pages["there"]
+    files = sorted(kept_in.iterdir())
+    assert [f.name for f in files] == sorted(
+        f"{p.folder.name}.json.gz" for p in planned
+    )
+    assert all(f.stat().st_size < 30_000 for f in files)
+    ask = dataclasses.replace(ask, out=str(tmp_path / "third"))
+    whole = files[0].read_bytes()
+    for damaged in (whole[:-9], b"", b"\x00" * 40, gzip.compress(b"[1]"), whole[:99]):
+        files[0].write_bytes(damaged)
+        with pytest.raises(ValueError, match="is damaged .* made again"):
+            compare.main(ask, lambda line: None)
+    record = json.loads(gzip.decompress(whole))
+    record["eval"]["../out.json"] = {}
+    files[0].write_bytes(gzip.compress(json.dumps(record).encode()))
+    with pytest.raises(ValueError, match="no evaluation's name"):
+        compare.main(ask, lambda line: None)
+    name = files[0].name.partition(".")[0]
+    assert not (tmp_path / "third" / name).exists()
 
 
 def test_a_run_with_other_settings_is_refused_by_name_and_nothing_is_started(

@@ -12,7 +12,7 @@ from typing import Any
 from hiper_jax import workdir
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import folder, games, progress
-from hiper_jax.experiments.compare import outcomes, page, runs, standings
+from hiper_jax.experiments.compare import kept, outcomes, page, runs, standings
 from hiper_jax.experiments.compare.plan import Compare, Planned, planned
 from hiper_jax.experiments.report import tables
 
@@ -35,7 +35,7 @@ def main(asked: Compare, say: Callable[[str], Any] = print) -> pathlib.Path:
     games.check_data(plan[0].config.world)
     for run in plan:
         configs.check_model(run.config)
-    states = {run.folder: runs.state_of(run) for run in plan}
+    states = {run.folder: runs.state_of(run, asked.kept) for run in plan}
     left = [run for run in plan if states[run.folder] != "finished"]
     say(f"{len(plan)} runs in {asked.out}: {len(plan) - len(left)} are finished")
     spent: list[float] = []
@@ -59,6 +59,8 @@ def main(asked: Compare, say: Callable[[str], Any] = print) -> pathlib.Path:
 def write(asked: Compare, plan: Sequence[Planned]) -> list[standings.Standing]:
     """Writes tables, curves and the page of all runs that are finished so far."""
     finished = [run for run in plan if runs.state_of(run) == "finished"]
+    for run in finished if asked.kept else ():
+        kept.pack(run.folder, kept.file_of(asked.kept, run.folder))
     done = [
         outcomes.read(
             run.folder,

@@ -44,6 +44,9 @@ class Compare:
     """YAML or JSON file of settings that all runs share."""
     out: Name = "runs/compare"
     """Folder of all runs and of the comparison; finished runs in it are used again."""
+    kept: str = ""
+    """A further folder with one small file of each finished run, written as it ends.
+    Runs that have theirs there are not made again, even where `out` is empty."""
 
     def __post_init__(self):
         check_fields(self)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from hiper_jax import workdir
 from hiper_jax.experiments import folder, games
+from hiper_jax.experiments.compare import kept
 from hiper_jax.experiments.compare.plan import Planned
 from hiper_jax.experiments.eval import evaluate_checkpoint
 from hiper_jax.experiments.report import tables
@@ -16,13 +17,21 @@ AFTER = "after"  # what a run calls its last evaluations
 State = Literal["absent", "begun", "trained", "finished"]
 
 
-def state_of(planned: Planned) -> State:
+def state_of(planned: Planned, kept_in: str = "") -> State:
     """How far a run is; "trained" is one that has not played the further split.
+
+    Args:
+      planned: the run.
+      kept_in: a folder of records; a run that is absent is unpacked from its record.
 
     Raises:
       ValueError: its folder holds something else, or a run with other settings.
     """
     place, config = planned.folder, planned.config
+    if kept_in and not place.exists():
+        file = kept.file_of(kept_in, place)
+        if file.is_file():
+            kept.unpack(file, place)
     metrics = workdir.read_lines(place / "metrics.jsonl")
     if not (place / "config.json").is_file():
         if metrics or workdir.latest_step(place) is not None:
