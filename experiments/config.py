@@ -26,7 +26,13 @@ from hiper_jax.act.envs.world import (
     world_of,
 )
 from hiper_jax.credit import hiper
-from hiper_jax.estimators import COMPARES_SIBLINGS, check_plan, find_estimator
+from hiper_jax.credit.strata import StrataSettings
+from hiper_jax.estimators import (
+    COMPARES_SIBLINGS,
+    WRITES_STRATEGIES,
+    check_plan,
+    find_estimator,
+)
 from hiper_jax.lm.model_folder import find_folder, how_to_get
 from hiper_jax.update import objective
 
@@ -35,7 +41,6 @@ WARM_START = ASSETS / load_world(DEFAULT).start
 SMOLLM2 = "models/smollm2"
 SIBLINGS = 8  # trajectories of a task, where an estimator compares them; published
 
-# All but StraTA, which is more than credit: it writes strategies.
 EstimatorName = Literal[
     "hae",
     "hae_group",
@@ -54,6 +59,7 @@ EstimatorName = Literal[
     "graphgpo",
     "crbc",
     "gear",
+    "strata",
 ]
 # What is part of a method, but not of its credit: the loss that it was published with.
 _LOSSES: Mapping[str, Mapping[str, Any]] = {
@@ -127,11 +133,13 @@ def learning(estimator: str) -> type[objective.Settings]:
     kind, _ = find_estimator(estimator)
     types = {field.name: field.type for field in dataclasses.fields(objective.Settings)}
     losses = _LOSSES.get(estimator, {})
+    # The loss's own check looks at every field; an estimator's may compare some.
+    own = {"__post_init__": kind.__post_init__}
     return dataclasses.make_dataclass(
         f"Learn{kind.__name__}",
         [(name, types[name], value) for name, value in losses.items()],
         bases=(objective.Settings, kind),
-        namespace={"__doc__": Learn.__doc__, "__module__": __name__},
+        namespace=own | {"__doc__": Learn.__doc__, "__module__": __name__},
         frozen=True,
     )
 
@@ -171,7 +179,7 @@ class Train:
     """Trajectories per iteration."""
     samples: Whole = 0
     """Trajectories of one task in an iteration; 0: 8 where the estimator compares
-    them, else 1."""
+    them, else 1. Strategies have their own numbers, under `learn`."""
     redraw: Whole = 0
     """DAPO's filter: how often in an iteration tasks whose trajectories all have one
     return make room for others; published 10."""
@@ -237,12 +245,19 @@ class Train:
             check_plan(self.estimator, self.reading.format)
         except ValueError as error:
             raise SettingError(type(self), "estimator", str(error)) from None
+        if self.writes_strategies and self.samples not in (0, self.siblings):
+            raise SettingError(
+                type(self),
+                "samples",
+                f"must be left out with {self.estimator}, got {self.samples}: set "
+                "learn.strategies and learn.trajectories, whose product they are",
+            )
         if self.episodes % self.siblings:
             raise SettingError(
                 type(self),
                 "episodes",
                 f"must be a multiple of the {self.siblings} samples of a task, got "
-                f"{self.episodes}: change it, or set samples",
+                f"{self.episodes}: change it, or set {self._sized_by}",
             )
         if self.redraw and self.siblings == 1:
             raise SettingError(
@@ -252,9 +267,28 @@ class Train:
     @property
     def siblings(self) -> int:
         """Trajectories of one task in an iteration."""
+        if isinstance(self.learn, StrataSettings):
+            return self.learn.strategies * self.learn.trajectories
         if self.samples:
             return self.samples
         return SIBLINGS if self.estimator in COMPARES_SIBLINGS else 1
+
+    @property
+    def _sized_by(self) -> str:
+        own = "learn.strategies or learn.trajectories"
+        return own if self.writes_strategies else "samples"
+
+    @property
+    def writes_strategies(self) -> bool:
+        """Whether episodes follow strategies that are drawn before them."""
+        return self.estimator in WRITES_STRATEGIES
+
+    @property
+    def strategies(self) -> int:
+        """Strategies that the episodes of one iteration follow."""
+        if not isinstance(self.learn, StrataSettings):
+            return 0
+        return self.episodes // self.learn.trajectories
 
     @property
     def has_critic(self) -> bool:

@@ -80,8 +80,9 @@ def evaluate_checkpoint(
             step=step,
             temperature=temperature,
             seed=seed,
-            max_turns=world.max_turns,
+            max_turns=world.turns,
             manifest_hash=listed.hash,
+            strategic=config.writes_strategies,
             on_turn=progress.bar(f"evaluating {split}"),
             on_drop=progress.print_dropped,
         )

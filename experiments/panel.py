@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 
+from hiper_jax.act import strategy
 from hiper_jax.act.episode import Episode
 from hiper_jax.act.rollout import Dropped, Environments, Reader, rollout
 
@@ -24,6 +25,7 @@ def evaluate(
     max_turns: int,
     manifest_hash: str,
     max_dropped: float = 0.5,
+    strategic: bool = False,
     on_turn: Callable[[int, int], Any] | None = None,
     on_drop: Callable[[Dropped], Any] = lambda one: None,
 ) -> dict[str, Any]:
@@ -43,6 +45,7 @@ def evaluate(
       max_turns: turns until an episode is cut.
       manifest_hash: names the panel.
       max_dropped: see `rollout`.
+      strategic: an episode follows a strategy that is written for it, one for each.
       on_turn: progress, see `rollout`.
       on_drop: called with every game that was dropped.
 
@@ -51,15 +54,18 @@ def evaluate(
     """
     key = jax.random.key(seed)
     dropped: list[Dropped] = []
+    sample = bind(params, key, temperature)
+    drawn = strategy.draw(pool, sample, games, reader) if strategic else None
     episodes, _ = rollout(
         pool,
-        bind(params, key, temperature),
+        sample,
         games,
         reader,
         max_turns=max_turns,
         on_turn=on_turn,
         on_drop=lambda one: (dropped.append(one), on_drop(one)),
         max_dropped=max_dropped,
+        strategies=drawn and drawn.strategies,
     )
     played = [_played(episode) for episode in episodes]
     for one in sorted(dropped):  # in the order of the games

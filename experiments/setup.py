@@ -21,6 +21,7 @@ from hiper_jax.networks.agent import Agent, load_agent
 from hiper_jax.networks.passes import make_model
 from hiper_jax.networks.sampler import make_sampler
 from hiper_jax.networks.shapes import Shapes, shapes_of
+from hiper_jax.networks.states import make_embedder
 from hiper_jax.update.state import Optimizers, TrainState
 from hiper_jax.update.step import compile_update, make_update
 
@@ -30,6 +31,7 @@ class Functions(NamedTuple):
 
     update: Callable  # (state, batch) -> state, metrics, turns; jitted
     make_policy: Callable  # (params, key, temperature) -> a rollout's sampler
+    make_embed: Callable  # (params) -> what strategies are told apart by
     init_state: Callable[..., TrainState]  # (actor, critic, key) -> placed state
     init: Callable[..., TrainState]  # the same as a pure function, for its shapes
     shapes: Shapes
@@ -54,7 +56,8 @@ def build(config: Train, agent: Agent, shapes: Shapes | None = None) -> Function
         return placement.init_state(agent, init, actor, critic, key)
 
     make_policy = sampler_of(agent, config.reading, shapes)
-    return Functions(update, make_policy, init_state, init, shapes)
+    make_embed = make_embedder(agent, rows=shapes.slots[-1], length=shapes.lengths[-1])
+    return Functions(update, make_policy, make_embed, init_state, init, shapes)
 
 
 def run_shapes(config: Train) -> Shapes:
@@ -63,8 +66,9 @@ def run_shapes(config: Train) -> Shapes:
         max_prompt=config.reading.max_prompt,
         max_response=config.reading.max_response,
         episodes=config.episodes,
-        max_turns=config.world.max_turns,
+        max_turns=config.world.turns,
         slots=config.slots,
+        strategies=config.strategies,
     )
 
 
@@ -160,6 +164,17 @@ def check_teacher(config: Train) -> None:
             f"{config.estimator} shows a teacher the solution of a task, which "
             f"{config.world.environment} does not know: give its World a `solution`, "
             "or choose another estimator"
+        )
+
+
+def check_strategies(config: Train) -> None:
+    """Raises ValueError where strategies are needed and no wording speaks of them."""
+    known = load_world(config.world.environment).strategies
+    if config.writes_strategies and config.reading.style not in known:
+        raise ValueError(
+            f"{config.estimator} writes strategies, which the prompt style "
+            f"{config.reading.style!r} of {config.world.environment} has no wording "
+            "for: give its World one under `strategies`, or choose another style"
         )
 
 

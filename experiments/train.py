@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import functools
 import pathlib
 import time
 from collections.abc import Callable
@@ -13,8 +14,10 @@ import jax
 
 from hiper_jax import workdir
 from hiper_jax.act.rollout import Dropped, Environments, Reader, rollout
+from hiper_jax.credit.strata import StrataSettings
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import folder, games, progress, redraw, setup
+from hiper_jax.experiments.follow import follow
 from hiper_jax.experiments.panel import evaluate
 from hiper_jax.experiments.report import report, tables
 from hiper_jax.networks import assemble
@@ -57,6 +60,7 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     games.check_data(config.world)
     configs.check_model(config)
     setup.check_teacher(config)
+    setup.check_strategies(config)
     place = pathlib.Path(config.out or default_folder(config, name))
     folder.check(place, config)
     with workdir.locked(place):
@@ -160,7 +164,7 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
                 episodes,
                 config.reading,
                 functions.shapes,
-                max_turns=config.world.max_turns,
+                max_turns=config.world.turns,
                 num_episodes=config.episodes,
             )
             batch = setup.with_teacher(batch, drawn, config, run.agent, run.reader)
@@ -175,7 +179,9 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
                 episodes = progress.with_credit(episodes, turns)
                 timing = clock.stop(spent, episodes)
                 timing["programs"] = (
-                    functions.make_policy.programs() + functions.update.programs()
+                    functions.make_policy.programs()
+                    + functions.make_embed.programs()
+                    + functions.update.programs()
                 )
                 workdir.append_metrics(run.folder, step + 1, metrics, timing)
                 run.log(step + 1, metrics)
@@ -213,21 +219,35 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
     weights = assemble.policy(run.agent, state)
     dropped: list[Dropped] = []
     tasks: dict[str, str] = {}
+    told: dict[str, float] = {}
 
     def play(names, attempt: int):
         gone: list[Dropped] = []
         noise = jax.random.fold_in(key, attempt) if attempt else key
         again = f", try {attempt}" if attempt else ""
-        episodes, spent = rollout(
-            pool,
-            run.functions.make_policy(weights, noise, config.temperature),
-            names,
-            run.reader,
-            max_turns=config.world.max_turns,
-            on_turn=progress.bar(f"iteration {step + 1}: rollout{again}"),
-            on_drop=lambda one: (gone.append(one), progress.print_dropped(one)),
-            max_dropped=config.max_dropped,
-        )
+        policy = functools.partial(run.functions.make_policy, weights, noise)
+        options = {
+            "max_turns": config.world.turns,
+            "on_turn": progress.bar(f"iteration {step + 1}: rollout{again}"),
+            "on_drop": lambda one: (gone.append(one), progress.print_dropped(one)),
+            "max_dropped": config.max_dropped,
+        }
+        if isinstance(config.learn, StrataSettings):
+            episodes, spent, seen = follow(
+                pool,
+                policy,
+                run.functions.make_embed(weights),
+                names,
+                run.reader,
+                config.learn,
+                temperature=config.temperature,
+                first=attempt * config.strategies,
+                **options,
+            )
+            told.update({} if attempt else seen)
+        else:
+            sample = policy(config.temperature)
+            episodes, spent = rollout(pool, sample, names, run.reader, **options)
         missing = {one.index for one in gone}
         left = [name for i, name in enumerate(names) if i not in missing]
         tasks.update((e.game, name) for e, name in zip(episodes, left, strict=True))
@@ -242,7 +262,7 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
     drawn = redraw.draw(
         play, chosen, others, siblings=config.siblings, tries=config.redraw
     )
-    metrics = {**drawn.metrics, "rollout/dropped": float(len(dropped))}
+    metrics = {**told, **drawn.metrics, "rollout/dropped": float(len(dropped))}
     return drawn._replace(metrics=metrics, tasks=tasks)
 
 
@@ -263,9 +283,10 @@ def examine(run: Run, state: TrainState, pool: Environments, tag: str) -> None:
             step=int(state.step),
             temperature=run.config.eval_temperature,
             seed=run.config.seed,
-            max_turns=run.config.world.max_turns,
+            max_turns=run.config.world.turns,
             manifest_hash=digest,
             max_dropped=run.config.max_dropped,
+            strategic=run.config.writes_strategies,
             on_turn=progress.bar(f"evaluating {tag}, {split}"),
             on_drop=progress.print_dropped,
         )

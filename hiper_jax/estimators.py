@@ -45,6 +45,9 @@ COMPARES_SIBLINGS = frozenset(
     }
 )
 
+# Those that write strategies before they act, which `act.strategy` draws.
+WRITES_STRATEGIES = frozenset({"strata"})
+
 # Estimators whose credit stands on subgoals and switches.
 _ON_PLANS = ("hae", "hae_group")
 

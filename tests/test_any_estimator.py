@@ -30,8 +30,8 @@ def setting(tmp_path_factory):
     return tiny_runs.of_any_estimator(tmp_path_factory.mktemp("estimators"))
 
 
-def test_every_estimator_that_is_credit_alone_is_a_choice():
-    assert set(NAMES) == set(ESTIMATORS) - {"strata"}
+def test_every_estimator_is_a_choice():
+    assert set(NAMES) == set(ESTIMATORS)
     assert set(ESTIMATORS) > COMPARES_SIBLINGS
 
 
@@ -46,7 +46,8 @@ def test_one_word_takes_the_estimators_own_settings(name):
     if "gamma" in fields:
         assert config.learn.gamma == 0.98
     assert config.has_critic == (name not in CRITIC_FREE)
-    assert config.siblings == (8 if name in COMPARES_SIBLINGS else 1)
+    siblings = {"strata": 32}.get(name, 8)  # 8 under each of 4 strategies
+    assert config.siblings == (siblings if name in COMPARES_SIBLINGS else 1)
     assert plan.has_critic(name) == config.has_critic
     record = json.loads(json.dumps(dataclasses.asdict(config)))
     del record["world"]
@@ -67,7 +68,10 @@ def test_what_does_not_fit_is_refused_in_one_line(capsys, tmp_path):
     with pytest.raises(SettingError, match="learn must be settings of gigpo"):
         configs.Train(estimator="gigpo")
     for words, said in [
-        (["--estimator", "strata"], "must be one of hae"),
+        (["--estimator", "ppo"], "must be one of hae"),
+        (["--estimator", "strata", "--samples", "8"], "samples must be left out"),
+        (["--estimator", "strata", "--episodes", "40"], "multiple of the 32 samples"),
+        (["--estimator", "strata", "--learn.candidates", "3"], "at most the 3 cand"),
         (["--estimator", "gigpo", "--samples", "7"], "multiple of the 7 samples"),
         (["--estimator", "gigpo", "--episodes", "12"], "multiple of the 8 samples"),
         (["--estimator", "gigpo", "--learn.lambda-turn", "1"], "no --learn.lambda-"),

@@ -76,7 +76,7 @@ def lower_generation(agent: Agent, config: configs.Train) -> Any:
 
 def abstract_batch(shapes: Shapes, config: configs.Train) -> Batch:
     """Shapes of a stacked batch of a run."""
-    B, T = config.episodes, config.world.max_turns
+    B, T = config.episodes, config.world.turns
     N, L, R = shapes.rows[0], shapes.lengths[-1], config.reading.max_response
     sizes = {
         (N, L): {"tokens": "int32"},
@@ -117,6 +117,9 @@ def abstract_batch(shapes: Shapes, config: configs.Train) -> Batch:
         longest = config.reading.max_teacher_prompt + R
         sizes |= {(N, longest): {"teacher_tokens": "int32"}}
         sizes[N,] |= dict.fromkeys(("teacher_start", "teacher_length"), "int32")
+    if config.writes_strategies:
+        sizes[B,] |= dict.fromkeys(("strategy", "strategy_row"), "int32")
+        sizes[B, T] |= {"flagged": "bool"}
     return Batch(
         **{
             name: jax.ShapeDtypeStruct(shape, dtype)

@@ -113,7 +113,9 @@ def shape_of(model: str) -> LMConfig:
 
 def job_of(asked: Plan) -> plan.Job:
     """The question as the planner takes it."""
-    rows = -(-asked.episodes * (asked.turns + 1) // 64) * 64
+    config = with_estimator(Train(), asked.estimator, episodes=asked.episodes)
+    rows = asked.episodes * (asked.turns + 1) + config.strategies
+    rows = -(-rows // 64) * 64
     return plan.Job(
         chunk=min(asked.chunk, rows),
         rows=rows,

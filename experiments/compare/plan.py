@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from hiper_jax.accept import Count, Name, Seed, check_fields
 from hiper_jax.act.envs.world import world_of
-from hiper_jax.estimators import COMPARES_SIBLINGS
+from hiper_jax.estimators import COMPARES_SIBLINGS, WRITES_STRATEGIES
 from hiper_jax.experiments.config import Train, with_estimator
 from hiper_jax.experiments.recipes import recipe
 from hiper_jax.experiments.settings import read_file, replaced
@@ -138,7 +138,9 @@ def _shared(asked: Compare) -> Train:
 
 def _planned(base: Train, one: Variant, asked: Compare, seed: int) -> Planned:
     folder = pathlib.Path(asked.out) / f"{one.slug}-{seed}"
-    siblings = asked.samples if one.estimator in COMPARES_SIBLINGS else 0
+    # Those that write strategies have numbers of their own.
+    sized = one.estimator in COMPARES_SIBLINGS - WRITES_STRATEGIES
+    siblings = asked.samples if sized else 0
     values: dict[str, Any] = {"samples": siblings, "seed": seed, "out": str(folder)}
     try:
         config = with_estimator(base, one.estimator, samples=siblings)

@@ -76,7 +76,7 @@ def episode_page(
         f"{_count(len(episode.turns), 'turn')}{subgoals}"
         f'</summary><div><p>{text(episode.task)}</p><p class="soft">'
         f"{text(episode.task_type)} · return {number(episode.reward)} · "
-        f"{_ending(episode)} · {text(episode.game)}</p>"
+        f"{_ending(episode)} · {text(episode.game)}</p>{_strategy(episode)}"
         f'{strip}<ol class="turns">{"".join(rows)}</ol>'
         "</div></details>"
     )
@@ -108,6 +108,7 @@ def _turn(
             ("badly formed", not turn.format_valid),
             ("not admissible", not turn.action_valid),
             ("prompt cut", turn.prompt_truncated),
+            ("judged useless", t in (episode.flagged or ())),
         )
         if there
     )
@@ -122,6 +123,17 @@ def _turn(
         f"<details><summary>response, and {_count(len(turn.admissible), 'action')} to "
         f"choose from</summary><pre>{text(turn.text)}</pre><pre>{options}</pre>"
         "</details></li>"
+    )
+
+
+def _strategy(episode: Episode) -> str:
+    """What the episode followed, and what became of the judgement."""
+    if episode.strategy is None:
+        return ""
+    judged = " · the judgement could not be read" if episode.flagged is None else ""
+    return (
+        f"<p><b>strategy</b> {text(episode.strategy.text) or '(nothing)'}</p>"
+        f'<p class="soft">candidate {episode.strategy.candidate + 1}{judged}</p>'
     )
 
 

@@ -29,6 +29,19 @@ class Turn:
     action_valid: bool  # `admissible` has the action, or its form
     reward: float  # environment reward for this turn, unshaped
     prompt_truncated: bool = False  # the prompt had to be cut to fit
+    task: str = ""  # the task sentence, where it is not the episode's any more
+
+
+@dataclasses.dataclass(frozen=True)
+class Strategy:
+    """A text that an episode follows from its first turn to its last."""
+
+    text: str  # as it stands before every prompt
+    prompt: np.ndarray  # [P] int32, token ids that asked for it
+    response: np.ndarray  # [R] int32, token ids that were sampled
+    log_prob: np.ndarray  # [R] float32, nats, under the sampling distribution
+    number: int  # equal for the episodes of one iteration that follow it
+    candidate: int  # which of those that were drawn for the task it is, from 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +58,10 @@ class Episode:
     score: float  # the environment's own score in [0, 1]
     next_prompt: np.ndarray  # [P] int32, the prompt after the last action; may be empty
     credit: dict[str, list[float]] | None = None  # per turn, filled in after an update
+    strategy: Strategy | None = None  # what it followed; None: nothing
+    # Turns, from 0, that were judged neither to follow the strategy nor to advance;
+    # None: nobody judged, or the judgement could not be read.
+    flagged: tuple[int, ...] | None = None
 
     @property
     def reward(self) -> float:
@@ -53,13 +70,19 @@ class Episode:
 
 
 def to_json(episode: Episode) -> dict[str, Any]:
-    """Turns an episode into plain JSON values (lists, strings, numbers)."""
+    """Turns an episode into plain JSON values (lists, strings, numbers).
+
+    What has to do with strategies is left out where there is none.
+    """
     record = {f.name: getattr(episode, f.name) for f in dataclasses.fields(episode)}
     record["next_prompt"] = np.asarray(episode.next_prompt).tolist()
-    record["turns"] = [
-        {f.name: _plain(getattr(turn, f.name)) for f in dataclasses.fields(turn)}
-        for turn in episode.turns
-    ]
+    record["turns"] = [_record(turn) for turn in episode.turns]
+    if episode.strategy is None:
+        del record["strategy"], record["flagged"]
+        return record
+    flagged = episode.flagged
+    record["strategy"] = _record(episode.strategy)
+    record["flagged"] = None if flagged is None else list(flagged)
     return record
 
 
@@ -77,19 +100,44 @@ def from_json(record: dict[str, Any]) -> Episode:
         Turn(
             **{
                 **_check_kinds(Turn, turn),
-                "prompt": np.asarray(turn["prompt"], np.int32),
-                "response": np.asarray(turn["response"], np.int32),
-                "log_prob": np.asarray(turn["log_prob"], np.float32),
+                **_tokens(turn),
                 "admissible": tuple(turn["admissible"]),
             }
         )
         for turn in record["turns"]
     )
     next_prompt = np.asarray(record["next_prompt"], np.int32)
-    return Episode(**{**record, "turns": turns, "next_prompt": next_prompt})
+    more: dict[str, Any] = {}
+    if (strategy := record.get("strategy")) is not None:
+        if not isinstance(strategy, dict):
+            raise TypeError("strategy must be a record")
+        _check_kinds(Strategy, strategy)
+        more["strategy"] = Strategy(**{**strategy, **_tokens(strategy)})
+    if (flagged := record.get("flagged")) is not None:
+        if not all(type(t) is int and 0 <= t < len(turns) for t in flagged):
+            raise ValueError("flagged must be numbers of turns")
+        more["flagged"] = tuple(flagged)
+    return Episode(**{**record, "turns": turns, "next_prompt": next_prompt, **more})
 
 
-_KINDS: dict[Any, Any] = {str: str, bool: bool, float: int | float}
+_KINDS: dict[Any, Any] = {str: str, bool: bool, int: int, float: int | float}
+
+
+def _tokens(record: dict[str, Any]) -> dict[str, np.ndarray]:
+    """What was read and sampled, as arrays."""
+    return {
+        "prompt": np.asarray(record["prompt"], np.int32),
+        "response": np.asarray(record["response"], np.int32),
+        "log_prob": np.asarray(record["log_prob"], np.float32),
+    }
+
+
+def _record(value: Turn | Strategy) -> dict[str, Any]:
+    fields = dataclasses.fields(value)
+    record = {f.name: _plain(getattr(value, f.name)) for f in fields}
+    if not record.get("task", True):
+        del record["task"]
+    return record
 
 
 def _check_kinds(kind: Any, values: dict[str, Any]) -> dict[str, Any]:

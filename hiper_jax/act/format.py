@@ -177,6 +177,11 @@ def _read_flat(text: str, tail: int, mode: str) -> Reply:
     return Reply(action.lower().strip(), "", "", valid)
 
 
+def without_thoughts(text: str) -> str:
+    """The text with a space for each closed think block."""
+    return _without_thoughts(text).replace(_GAP, " ")
+
+
 def _without_thoughts(text: str) -> str:
     """The text with a gap for each closed think block; as it is where there is none."""
     tags = ((m.start(), m.end(), bool(m[1])) for m in _THINK.finditer(text))

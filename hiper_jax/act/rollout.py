@@ -16,8 +16,9 @@ from hiper_jax.act.codec import Codec
 from hiper_jax.act.envs.answers import Fault
 from hiper_jax.act.envs.env import accepts
 from hiper_jax.act.envs.templates import Template
+from hiper_jax.act.envs.wordings import Wording, under
 from hiper_jax.act.envs.world import Published, World
-from hiper_jax.act.episode import Episode, Turn
+from hiper_jax.act.episode import Episode, Strategy, Turn
 from hiper_jax.act.format import read
 from hiper_jax.act.prompt import fit_prompt, template_of
 
@@ -72,6 +73,7 @@ class Reader(NamedTuple):
     mode: str  # "corrected" or "paper"
     keep_copies: bool = False  # on KEEP the old subgoal stays, whatever was written
     format: str = "plan"  # or "flat": reasoning and an action, no subgoal, no switch
+    strategies: Wording | None = None  # how strategies are spoken of, if they can be
 
 
 def make_reader(
@@ -100,6 +102,7 @@ def make_reader(
         mode,
         keep_copies,
         format,
+        world.strategies.get(style),
     )
 
 
@@ -113,6 +116,7 @@ def rollout(
     on_turn: Callable[[int, int], Any] | None = None,
     on_drop: Callable[[Dropped], Any] | None = None,
     max_dropped: float = 0.5,
+    strategies: Sequence[Strategy] | None = None,
 ) -> tuple[list[Episode], dict[str, float]]:
     """Plays every game of the list once.
 
@@ -129,6 +133,8 @@ def rollout(
       on_turn: called with (episodes finished, episodes in all) after every turn.
       on_drop: called with every episode that is dropped.
       max_dropped: the share of the episodes that may be.
+      strategies: what each of the games is played under; it stands before every
+        prompt. None: nothing does.
 
     Returns:
       Episodes in the order of `games`, without those dropped, and seconds spent:
@@ -158,7 +164,8 @@ def rollout(
                     losses.drop(Dropped(index, games[index], "", 0, answer))
                     free.append(slot)
                 else:
-                    live[slot] = _Record(index, *answer)
+                    plan = None if strategies is None else strategies[index]
+                    live[slot] = _Record(index, *answer, strategy=plan)
         if not live:
             continue
         slots = sorted(live, key=lambda slot: live[slot].index)
@@ -224,8 +231,15 @@ class _Losses:
 class _Record:
     """One episode while it is being played."""
 
-    def __init__(self, index: int, observation: str, info: dict):
+    def __init__(
+        self,
+        index: int,
+        observation: str,
+        info: dict,
+        strategy: Strategy | None = None,
+    ):
         self.index = index
+        self.strategy = strategy
         self.info = info
         self.first = info
         self.observation = observation
@@ -235,16 +249,24 @@ class _Record:
         self.action = ""
         self.terminated = self.truncated = False
 
+    @property
+    def task(self) -> str:
+        """What is to be done now."""
+        return self.info.get("task", self.first["task"])
+
     def prompt(self, reader: Reader) -> np.ndarray:
+        template = reader.template
+        if self.strategy is not None and reader.strategies is not None:
+            template = under(template, reader.strategies.before(self.strategy.text))
         self.fitted = fit_prompt(
             reader.codec.encode_prompt,
             reader.max_prompt,
-            self.first["task"],
+            self.task,
             self.history,
             self.observation,
             self.subgoal,
             self.info["admissible_actions"],
-            template=reader.template,
+            template=template,
             history_length=reader.history_length,
         )
         return np.asarray(self.fitted.ids, np.int32)
@@ -281,6 +303,7 @@ class _Record:
                 action_valid=accepts(self.info["admissible_actions"], self.action),
                 reward=0.0,
                 prompt_truncated=self.fitted.shortened,
+                task=self.task if self.task != self.first["task"] else "",
             )
         )
 
@@ -319,4 +342,5 @@ class _Record:
             won=won,
             score=float(self.info.get("task_score", won)),
             next_prompt=after,
+            strategy=self.strategy,
         )

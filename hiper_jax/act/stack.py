@@ -12,15 +12,16 @@ import numpy as np
 from flax import struct
 
 from hiper_jax.act.buckets import bucket
-from hiper_jax.act.episode import Episode
+from hiper_jax.act.episode import Episode, Strategy
 from hiper_jax.act.spans import TokenMasks, subgoal_ids, token_masks
 
 
 class Batch(struct.PyTreeNode):
     """B trajectories of at most T turns, as N rows of at most L tokens.
 
-    R response tokens at most. Rows are the real turns in order, then one row per
-    truncated episode for the state after its last action, then padding.
+    R response tokens at most. Rows are the real turns in order, then those that wrote
+    the strategies followed, which are trained as turns are, then one row per truncated
+    episode for the state after its last action, then padding.
     """
 
     tokens: Any  # [N, L] int32, prompt then response, padded on the right
@@ -33,9 +34,9 @@ class Batch(struct.PyTreeNode):
     subgoal_mask: Any  # [N, R] bool, tokens of the subgoal block, on every turn
     switch_mask: Any  # [N, R] bool, tokens that carry A_switch
     value_low_at: Any  # [N] int32, response position where V_low is read
-    is_turn: Any  # [N] bool, the row is a real turn
-    num_rows: Any  # [] int32, rows that hold something (turn or bootstrap)
-    num_turns: Any  # [] int32, rows that are real turns; they come first
+    is_turn: Any  # [N] bool, the row is trained: a real turn, or it wrote a strategy
+    num_rows: Any  # [] int32, rows that hold something (trained or bootstrap)
+    num_turns: Any  # [] int32, rows that are trained; they come first
     row: Any  # [B, T] int32, the row of a turn; 0 on padding
     next_row: Any  # [B] int32, the row of the state after the last turn; -1 if none
     valid: Any  # [B, T] bool, the turn exists
@@ -54,7 +55,7 @@ class Batch(struct.PyTreeNode):
     action: Any  # [B, T] int32, dense id (< B T) of (task, action text); -1 on padding
     won: Any  # [B] bool, the task was done
     # Only the estimators that need them are handed these.
-    strategy: Any = None  # [B] int32, dense id (< B) of the strategy followed
+    strategy: Any = None  # [B] int32, dense id (< B) of the strategy followed; -1: none
     strategy_row: Any = None  # [B] int32, row that wrote strategy id b; -1 if none did
     flagged: Any = None  # [B, T] bool, judged neither to follow it nor to advance
     teacher_tokens: Any = None  # [N, L'] int32, privileged prompt, then response
@@ -110,7 +111,9 @@ def stack(
                 f"{episode.game} has {len(episode.turns)} turns; between 1 and "
                 f"max_turns={max_turns} fit"
             )
-    turns = [turn for episode in episodes for turn in episode.turns]
+    played = [turn for episode in episodes for turn in episode.turns]
+    strategies = written(episodes)
+    turns = [*played, *strategies.values()]
     ends = [e.next_prompt for e in episodes if len(e.next_prompt)]
     longest = max(len(turn.response) for turn in turns)
     if longest > max_response:
@@ -128,13 +131,36 @@ def stack(
     )
     rows = _rows(turns, ends, N, L, max_response, pad_id)
     turn_index = np.zeros(N, np.int32)
-    turn_index[: len(turns)] = [t for e in episodes for t in range(len(e.turns))]
+    turn_index[: len(played)] = [t for e in episodes for t in range(len(e.turns))]
     rows |= _spans(rows, turn_index, tokenizer, mode, format)
     said_switch, plans = rows.pop("is_switch"), rows.pop("subgoal_ids")
-    return Batch(
-        **rows,
-        **_turns(episodes, rows, said_switch, plans, max_turns, num_episodes),
-    )
+    by_turn = _turns(episodes, rows, said_switch, plans, max_turns, num_episodes)
+    followed = {}
+    if strategies:
+        B = len(by_turn["won"])
+        followed = _followed(episodes, list(strategies), len(played), B, max_turns)
+    return Batch(**rows, **by_turn, **followed)
+
+
+def written(episodes: Sequence[Episode]) -> dict[int, Strategy]:
+    """The strategies that some episode follows, by their numbers, as first met."""
+    followed = (e.strategy for e in episodes if e.strategy is not None)
+    found: dict[int, Strategy] = {}
+    for strategy in followed:
+        found.setdefault(strategy.number, strategy)
+    return found
+
+
+def _followed(episodes, numbers: list[int], first: int, B: int, T: int) -> dict:
+    """Who follows which strategy, where it was written, and what was flagged."""
+    strategy, row = np.full((2, B), -1, np.int32)
+    row[: len(numbers)] = first + np.arange(len(numbers))
+    flagged = np.zeros((B, T), bool)
+    for b, episode in enumerate(episodes):
+        if episode.strategy is not None:
+            strategy[b] = numbers.index(episode.strategy.number)
+        flagged[b, list(episode.flagged or ())] = True
+    return {"strategy": strategy, "strategy_row": row, "flagged": flagged}
 
 
 def _rows(turns, ends, N: int, L: int, R: int, pad_id: int) -> dict[str, Any]:

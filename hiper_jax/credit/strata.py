@@ -1,7 +1,7 @@
 """StraTA's credit: strategies against strategies, steps within a strategy.
 
-The system around it (drawing strategies, choosing far ones, judging steps) hands over
-what was drawn; only its credit is here.
+The system around it (`act.strategy`: drawing strategies, choosing far ones, judging
+steps) hands over what was drawn; only its credit is here.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from hiper_jax.accept import Penalty, Positive, Share
+from hiper_jax.accept import Count, Penalty, Positive, SettingError, Share
 from hiper_jax.act.stack import Batch
 from hiper_jax.credit.common.groups import (
     at_least_float32,
@@ -44,8 +44,15 @@ class Strata(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StrataSettings(Penalties):
-    """How StraTA assigns credit."""
+    """How StraTA draws strategies and assigns credit."""
 
+    candidates: Count = 32
+    """Strategies drawn for a task, of which those that are far apart are kept."""
+    strategies: Count = 4
+    """Strategies of a task that are kept."""
+    trajectories: Count = 8
+    """Episodes under each strategy: the samples of a task are this many times
+    `strategies`."""
     top_share: Share = 0.5
     """Share of a strategy's trajectories, the best ones, that its reward is the mean
     of."""
@@ -53,6 +60,16 @@ class StrataSettings(Penalties):
     """Off a step that was judged neither to follow the strategy nor to advance."""
     epsilon: Positive = 1e-6
     """Added to the deviations."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.strategies > self.candidates:
+            raise SettingError(
+                type(self),
+                "strategies",
+                f"must be at most the {self.candidates} candidates, got "
+                f"{self.strategies}: they are chosen among them",
+            )
 
 
 def strata(
@@ -187,7 +204,9 @@ def estimator(settings: StrataSettings) -> Estimator:
 def _on_strategies(batch: Batch, of_strategy: Array, advantage: Array, mask: Array):
     """Adds the rows that wrote the strategies."""
     B, N = len(of_strategy), mask.shape[0]
-    by_id = jnp.zeros(B, of_strategy.dtype).at[batch.strategy].set(of_strategy)
+    # An id below zero would count from the end.
+    ids = jnp.where(batch.strategy >= 0, batch.strategy, B)
+    by_id = jnp.zeros(B, of_strategy.dtype).at[ids].set(of_strategy, mode="drop")
     wrote = (batch.strategy_row >= 0)[:, None]
     place = {"row": batch.strategy_row[:, None], "valid": wrote, "num_rows": N}
     rows = to_rows(by_id[:, None], **place)[:, None]

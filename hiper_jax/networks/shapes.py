@@ -35,6 +35,7 @@ def shapes_of(
     episodes: int,
     max_turns: int,
     slots: int = 64,
+    strategies: int = 0,
 ) -> Shapes:
     """Derives the buckets: real turns and one more row per episode always fit.
 
@@ -44,10 +45,11 @@ def shapes_of(
       episodes: of one batch.
       max_turns: of one episode at most.
       slots: environments played at once.
+      strategies: rows that write strategies, of one batch at most.
     """
     longest = max_prompt + max_response
     return Shapes(
-        rows=(_up(episodes * (max_turns + 1), 64),),
+        rows=(_up(episodes * (max_turns + 1) + strategies, 64),),
         lengths=_shares(longest, FINE if longest > LONG else ROWS),
         slots=SLOTS_ON_CPU
         if jax.default_backend() == "cpu"

@@ -26,6 +26,7 @@ from hiper_jax.accept import Count, Name, Positive, Seed, check_fields
 from hiper_jax.act.envs.demo import Demo, DemoStep
 from hiper_jax.act.envs.env import Env, MakeEnv
 from hiper_jax.act.envs.templates import Template, full, terse
+from hiper_jax.act.envs.wordings import FULL, TERSE, Wording
 
 WORLDS = {
     "alfworld": "hiper_jax.act.envs.worlds.alfworld:WORLD",
@@ -68,6 +69,11 @@ class WorldSettings:
 
     def __post_init__(self):
         check_fields(self)
+
+    @property
+    def turns(self) -> int:
+        """Turns of an episode at most; a world may allow more than `max_turns`."""
+        return self.max_turns
 
 
 class Tasks(NamedTuple):
@@ -210,6 +216,8 @@ class World(NamedTuple):
     }
     # As `start`, of the warm start that answers without a plan.
     flat_start: str = ""
+    # The name of a wording, as of `templates` -> how strategies are spoken of in it.
+    strategies: Mapping[str, Wording] = {"full": FULL, "terse": TERSE}
 
 
 def load_world(reference: str) -> World:
@@ -287,6 +295,7 @@ def _check_fields(world: World, reference: str) -> None:
         "lesson": (Lesson, "a Lesson"),
         "templates": (Mapping, "a mapping from a style's name to a template"),
         "flat": (Mapping, "a mapping from a style's name to a template"),
+        "strategies": (Mapping, "a mapping from a style's name to a Wording"),
         "commands": (Mapping, "a mapping from a command's name to a Command"),
         "start": (str, "a text"),
         "flat_start": (str, "a text"),

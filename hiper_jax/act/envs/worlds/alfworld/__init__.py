@@ -295,6 +295,7 @@ WORLD = World(
         "full": functools.partial(prompt.full, plan=False),
         "terse": functools.partial(prompt.terse, plan=False),
     },
+    strategies=prompt.STRATEGIES,
     expert=expert.demonstrate,
     solution=_solution,
     lesson=Lesson(phrases=lesson.PHRASES, practice=_practice, haste=lesson.passing_by),

@@ -1,8 +1,9 @@
 """The wordings of ALFWorld's prompts: without `help`, and places named in one go."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from hiper_jax.act.envs import templates
+from hiper_jax.act.envs import templates, wordings
 from hiper_jax.act.envs.templates import History
 
 # Listing these again each turn would tell the agent nothing.
@@ -51,6 +52,32 @@ def terse(
         history_length=history_length,
         plan=plan,
     )
+
+
+def ask_full(
+    task: str, history: History, observation: str, subgoal: str, admissible, **_: Any
+) -> str:
+    """Asks a pretrained model for a strategy."""
+    return wordings.ask_full(task, history, observation, subgoal, _listed(admissible))
+
+
+def ask_terse(
+    task: str, history: History, observation: str, subgoal: str, admissible, **_: Any
+) -> str:
+    """Asks a small model for a strategy."""
+    return wordings.ask_terse(
+        task,
+        history,
+        _without_task(observation),
+        subgoal,
+        _grouped(_listed(admissible)),
+    )
+
+
+STRATEGIES = {
+    "full": wordings.FULL._replace(ask=ask_full),
+    "terse": wordings.TERSE._replace(ask=ask_terse),
+}
 
 
 def _listed(actions: Sequence[str]) -> list[str]:
