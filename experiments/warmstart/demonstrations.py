@@ -115,7 +115,7 @@ def texts(
         )
         yield (
             (
-                demo.info["task"],
+                step.task or demo.info["task"],
                 list(history[-2:]),
                 step.observation,
                 subgoal,

@@ -335,14 +335,14 @@ def fit_critic(config: WarmStart, agent: Agent, actor, critic):
                 make_policy(actor, jax.random.fold_in(root, step), 1.0),
                 worlds.training_games(games, step, train.episodes, config.seed),
                 reader,
-                max_turns=config.world.max_turns,
+                max_turns=config.world.turns,
             )
             batch = setup.stacked(
                 agent,
                 episodes,
                 config.reading,
                 shapes,
-                max_turns=config.world.max_turns,
+                max_turns=config.world.turns,
                 num_episodes=train.episodes,
             )
             state, metrics, _ = update(state, batch)

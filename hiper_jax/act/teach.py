@@ -35,11 +35,11 @@ def teacher_prompts(
     """
     found = []
     for episode, solution in zip(episodes, solutions, strict=True):
-        task = episode.task
-        if solution:
-            task = SOLVED.format(task=task, solution=solution)
         history, subgoal = [], ""
         for turn in episode.turns:
+            task = turn.task or episode.task
+            if solution:
+                task = SOLVED.format(task=task, solution=solution)
             fitted = fit_prompt(
                 reader.codec.encode_prompt,
                 max_prompt,

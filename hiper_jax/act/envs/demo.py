@@ -15,6 +15,7 @@ class DemoStep(NamedTuple):
     reward: float
     terminated: bool
     truncated: bool
+    task: str = ""  # in words, where it is not the first turn's all along
 
 
 class Demo(NamedTuple):

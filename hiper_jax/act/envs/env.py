@@ -9,7 +9,8 @@ apart, as in Gymnasium:
 
 `info` is a dict with at least the keys
 
-    task                 the task in words, a str
+    task                 the task in words, a str; another where the next of several
+                         goals has become due
     admissible_actions   list[str]; the actions the environment understands now; an
                          entry `verb[<your what>]` stands for `verb[any text]`, and
                          `<your what>` for any text

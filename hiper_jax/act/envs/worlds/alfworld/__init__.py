@@ -12,12 +12,14 @@ import os
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from hiper_jax.accept import (
     Count,
     Name,
+    Range,
     Seed,
+    SettingError,
     Several,
     SeveralOrNone,
     Span,
@@ -38,6 +40,7 @@ from hiper_jax.act.envs.world import (
 from hiper_jax.act.envs.worlds.alfworld import expert, lesson, prompt
 
 _REFERENCE = ("textworld", "alfworld")  # what the engine "textworld" needs
+Goals = Annotated[int, Range(1, 3)]
 _COUNTS = ("train", "seen", "unseen", "test")
 _RECIPE = ("train", "seen", "unseen", "receptacles", "objects", "seed")
 
@@ -66,12 +69,31 @@ class AlfWorldSettings(WorldSettings):
     """Fewest and most receptacles in a made room."""
     objects: Span = (6, 9)
     """Fewest and most objects in a made room."""
+    goals: Goals = 1
+    """Goals of a made game, each due once the one before it is reached, with
+    `max_turns` turns for each; only the last is rewarded."""
     in_process: bool = True
     """Run games in the process that trains, without workers, which cost more than they
     save; `engine="textworld"` is better off with `--world.no-in-process`."""
     engine: Literal["native", "textworld"] = "native"
     """What plays: our own engine, or TextWorld's, which says the same and is slower by
     far (extra `reference`)."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        own = not (self.generate or self.data)
+        if self.goals > 1 and (own or self.engine == "textworld"):
+            raise SettingError(
+                type(self),
+                "goals",
+                f"must be 1 unless games are made and our own engine plays them, got "
+                f"{self.goals}: leave generate and engine as they are",
+            )
+
+    @property
+    def turns(self) -> int:
+        """Turns of an episode at most."""
+        return self.max_turns * self.goals
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +116,8 @@ class MakeGames:
     """Fewest and most receptacles in a room."""
     objects: Span = (6, 12)
     """Fewest and most objects in a room."""
+    goals: Goals = 1
+    """Goals of a game, each due once the one before it is reached."""
     stock: bool = False
     """Write ALFWorld's domain and grammar into the games, so that its own tools play
     them, too (extra `reference`)."""
@@ -185,7 +209,13 @@ def _prepare(settings: AlfWorldSettings, say: Say) -> pathlib.Path | None:
         return pathlib.Path(settings.data)
     if not settings.generate:
         return None
-    return _made({name: getattr(settings, name) for name in _RECIPE}, settings, say)
+    return _made(_recipe(settings), settings, say)
+
+
+def _recipe(settings: AlfWorldSettings) -> dict[str, Any]:
+    """What decides the made games; that they have one goal goes without saying."""
+    goals = {"goals": settings.goals} if settings.goals > 1 else {}
+    return {name: getattr(settings, name) for name in _RECIPE} | goals
 
 
 def _made(recipe: dict[str, Any], settings: AlfWorldSettings, say: Say) -> pathlib.Path:
@@ -204,7 +234,7 @@ def _tasks(settings: AlfWorldSettings, split: str) -> Tasks:
 
     if split == TEST and settings.generate and not settings.data:
         alone = {"train": 0, "seen": 0, "unseen": 0, "test": settings.test}
-        rest = {name: getattr(settings, name) for name in _RECIPE if name not in alone}
+        rest = {k: v for k, v in _recipe(settings).items() if k not in alone}
         folder = _made(alone | rest, settings, lambda line: None)
     else:
         folder = _prepare(settings, lambda line: None)

@@ -82,7 +82,7 @@ def recognise(game: dict) -> tuple[Dialect, str]:
     """
     domain, grammar = game["pddl_domain"], game["grammar"]
     if (domain, grammar) == (DOMAIN_FILE, GRAMMAR_FILE):
-        return Dialect(), _check_task(game.get("task"))
+        return Dialect(), check_task(game.get("task"))
     found = _SENTENCE.search(grammar)
     if found is None:
         raise ValueError(f"The game's grammar says no '{TASK.strip()}'.")
@@ -91,7 +91,7 @@ def recognise(game: dict) -> tuple[Dialect, str]:
         sentence = json.loads(found[1])
     except ValueError as error:
         raise ValueError(f"The game's task is no JSON string ({error}).") from None
-    sentence = _check_task(sentence.removeprefix(TASK))
+    sentence = check_task(sentence.removeprefix(TASK))
     has_help, washers = _domain(domain)
     dialect, answer = _grammar(blank)
     if has_help and answer is None:
@@ -100,7 +100,8 @@ def recognise(game: dict) -> tuple[Dialect, str]:
     return dialect, sentence
 
 
-def _check_task(sentence) -> str:
+def check_task(sentence) -> str:
+    """A task sentence, once it is one line; ValueError where it is not."""
     if not isinstance(sentence, str):
         raise ValueError("The game file has no task: make the game again.")
     if len(sentence) > MAX_TASK or _CONTROL.search(sentence):

@@ -70,6 +70,7 @@ def demonstrate(env: Env, task: str, *, noise: float = 0.0, rng: random.Random) 
         actions = info["admissible_actions"]
         known += [action for action in actions if action not in known]
         subgoal, wanted = planner.act(actions)
+        task_now = info["task"]
         action = wanted
         if rng.random() < noise:
             action = rng.choice(known if rng.random() < 0.5 else actions)
@@ -82,12 +83,14 @@ def demonstrate(env: Env, task: str, *, noise: float = 0.0, rng: random.Random) 
                 switch=subgoal != previous,
                 expert_action=wanted,
                 action=action,
+                task=task_now,
                 reward=reward,
                 terminated=terminated,
                 truncated=truncated,
             )
         )
         planner.observe(seen)
+        planner.turn_to(info)
         observation, previous, over = seen, subgoal, terminated or truncated
     return Demo(task, first, tuple(steps), observation)
 
@@ -149,6 +152,7 @@ class Planner:
           info: of the reset: task, task_type, and the admissible actions, from which
             the places of the room are read.
         """
+        self.task = info["task"]
         self.goal = read_goal(info["task_type"], info["task"])
         self.places = places_of(info["admissible_actions"])
         self.here = None
@@ -161,6 +165,22 @@ class Planner:
         self._looked = False  # its contents were seen since the search came to it
         self._stage: tuple = ()
         self._subgoal = ""
+
+    def turn_to(self, info: dict) -> None:
+        """Takes up the goal that is due now, if it is another.
+
+        What is not in sight is forgotten: a player who is taught by this one sees the
+        last turns only, and the subgoal that would have carried the rest is done.
+        """
+        if info["task"] == self.task:
+            return
+        self.task = info["task"]
+        self.goal = read_goal(info["task_type"], info["task"])
+        here: Any = self.here
+        self.contents = {p: c for p, c in self.contents.items() if p == here}
+        self.shut = {p: s for p, s in self.shut.items() if p == here}
+        self.done, self._looking, self._looked = {}, None, False
+        self._stage, self._subgoal = (), ""
 
     def observe(self, observation: str) -> None:
         """Takes in what the game answered to the last action."""

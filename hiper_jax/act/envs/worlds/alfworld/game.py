@@ -7,10 +7,11 @@ from collections import Counter, defaultdict
 from typing import NamedTuple
 
 from hiper_jax.act.envs.worlds.alfworld import brackets, ends
-from hiper_jax.act.envs.worlds.alfworld.data import MAX_BYTES
-from hiper_jax.act.envs.worlds.alfworld.dialect import Dialect, recognise
+from hiper_jax.act.envs.worlds.alfworld.data import MAX_BYTES, TASK_TYPES
+from hiper_jax.act.envs.worlds.alfworld.dialect import Dialect, check_task, recognise
 
 MAX_FACTS = 20_000  # of a problem; ALFWorld's largest has some 1,500
+MAX_GOALS = 10  # one after another; ours have three
 MAX_THINGS = 2_000  # receptacles and objects; ALFWorld's largest room has some 150
 GAME_KEYS = ("pddl_domain", "grammar", "pddl_problem")
 
@@ -71,6 +72,15 @@ class State(NamedTuple):
     near: frozenset[tuple[int, int]]  # (thing, location) it can be reached from
     taken: frozenset[tuple[int, int]]  # (thing, receptacle) it was taken out of
     marks: frozenset[tuple[str, int]]  # (one of _MARKS, thing)
+    done: int = 0  # of the goals before the last, how many were reached
+
+
+class Due(NamedTuple):
+    """A goal of several that are due one after another."""
+
+    task: str  # the sentence
+    task_type: str  # "": as the file beside the game says
+    goal: ends.Goal
 
 
 class Game(NamedTuple):
@@ -86,6 +96,13 @@ class Game(NamedTuple):
     routes: dict[str, tuple]  # the commands to go anywhere; see `moves.Move`
     goal: ends.Goal
     start: State
+    then: tuple[Due, ...] = ()  # what is due once the goal was reached, in this order
+
+    def due(self, state: State) -> Due:
+        """The goal that is due now."""
+        return (
+            self.then[state.done - 1] if state.done else Due(self.task, "", self.goal)
+        )
 
 
 def read_file(path: str) -> dict:
@@ -167,12 +184,31 @@ def read_game(content: dict) -> Game:
     try:
         kinds, facts, aim = _read_problem(content["pddl_problem"])
         goal = ends.read_goal(aim)
-        return _build(_Facts(kinds, facts), dialect, task, goal)
+        built = _build(_Facts(kinds, facts), dialect, task, goal)
+        return built._replace(then=_read_then(content.get("then", [])))
     except ValueError as error:
         raise ValueError(
             f"The PDDL problem cannot be read ({error}): make or download the game "
             'again, or set engine="textworld".'
         ) from None
+
+
+def _read_then(listed) -> tuple[Due, ...]:
+    """The goals after the first."""
+    if not isinstance(listed, list) or len(listed) >= MAX_GOALS:
+        raise ValueError(f"its later goals are no list of fewer than {MAX_GOALS}")
+    found = []
+    for one in listed:
+        known = one if isinstance(one, dict) else {}
+        kind, text = known.get("task_type"), known.get("pddl_goal")
+        if kind not in TASK_TYPES or not isinstance(text, str):
+            raise ValueError("one of its later goals has no known type or no formula")
+        head, *formula = brackets.read_form(text) or [""]
+        if head != ":goal" or len(formula) != 1:
+            raise ValueError("one of its later goals is no (:goal ...) of one formula")
+        task = check_task(known.get("task"))
+        found.append(Due(task, kind, ends.read_goal(formula[0])))
+    return tuple(found)
 
 
 def _read_problem(text: str) -> tuple[dict[str, str], list[tuple[str, ...]], list]:

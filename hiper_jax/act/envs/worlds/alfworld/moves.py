@@ -125,8 +125,19 @@ def _carry(state: State, verb: str, thing: int, receptacle: int) -> State:
 
 
 def is_won(game: Game, state: State) -> bool:
-    """Whether every block of the goal holds."""
-    return all(_holds(block, game, state) for block in game.goal)
+    """Whether the last goal is due and every block of it holds."""
+    return state.done == len(game.then) and _reached(game, state)
+
+
+def pass_goals(game: Game, state: State) -> State:
+    """The state once the goals that are due and reached, but for the last, are done."""
+    while state.done < len(game.then) and _reached(game, state):
+        state = state._replace(done=state.done + 1)
+    return state
+
+
+def _reached(game: Game, state: State) -> bool:
+    return all(_holds(block, game, state) for block in game.due(state).goal)
 
 
 def _holds(block, game: Game, state: State) -> bool:

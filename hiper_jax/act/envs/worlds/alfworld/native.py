@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from hiper_jax.act.envs.worlds.alfworld import game as games
 from hiper_jax.act.envs.worlds.alfworld import moves
+from hiper_jax.act.envs.worlds.alfworld.dialect import TASK
 from hiper_jax.act.envs.worlds.alfworld.game import Game, State
 
 NOTHING = "Nothing happens."
@@ -24,6 +25,7 @@ class Seen(NamedTuple):
     text: str
     commands: list[str]  # that can be given next, sorted
     won: bool
+    done: int = 0  # goals that were reached, of several that follow each other
 
 
 class Engine:
@@ -52,10 +54,18 @@ class Engine:
         move = self._find_moves().get(command.strip())
         if move is None:
             return self._see(NOTHING)
-        after = moves.apply(self._game, self._state, move)
-        if after is not self._state:
+        before = self._state
+        after = moves.pass_goals(self._game, moves.apply(self._game, before, move))
+        if after is not before:
             self._state, self._moves = after, None
-        return self._see(describe(self._game, after, move))
+        text = describe(self._game, after, move)
+        if after.done > before.done:
+            text += f"\n\n{TASK}{self._game.due(after).task}"
+        return self._see(text)
+
+    def goals(self) -> tuple[games.Due, ...]:
+        """The goals of the game that follow the first."""
+        return self._game.then
 
     def state(self) -> tuple[Game, State]:
         """The game and where it stands; neither ever changes, so it is its own copy."""
@@ -73,7 +83,7 @@ class Engine:
 
     def _see(self, text: str) -> Seen:
         won = moves.is_won(self._game, self._state)
-        return Seen(text, sorted(self._find_moves()), won)
+        return Seen(text, sorted(self._find_moves()), won, self._state.done)
 
 
 def introduce(game: Game, state: State) -> str:
@@ -83,7 +93,7 @@ def introduce(game: Game, state: State) -> str:
     else:
         places = [place.name for place in game.receptacles if place.place >= 0]
         seen = _look_around(places)
-    return f"{seen}\n\nYour task is to: {game.task}"
+    return f"{seen}\n\n{TASK}{game.task}"
 
 
 def describe(game: Game, state: State, move: moves.Move) -> str:

@@ -40,7 +40,13 @@ class Engine:
           FileNotFoundError: there is no such file.
           ValueError: the file is not a game, or damaged.
         """
-        content = with_texts(game.read_file(path))
+        content = game.read_file(path)
+        if content.get("then"):
+            raise ValueError(
+                "The game has several goals, which TextWorld cannot play: set "
+                'engine="native".'
+            )
+        content = with_texts(content)
         try:
             with _arguments_kept():
                 self._env.load(content)
@@ -58,6 +64,10 @@ class Engine:
     def step(self, command: str) -> Seen:
         """Plays a command; one that cannot be given changes nothing."""
         return self._see(self._env.step(command)[0])
+
+    def goals(self) -> tuple:
+        """None: it plays games of one goal."""
+        return ()
 
     def state(self, *_):
         """Refuses: the planner's library holds the game and gives it to nobody."""

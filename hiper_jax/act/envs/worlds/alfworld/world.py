@@ -27,6 +27,9 @@ class AlfWorld:
 
     The observation is the engine's text without the welcome line. An action that the
     engine does not know costs a turn and answers "Nothing happens.".
+
+    A game may have several goals, one due after another. Its task is then the goal that
+    is due; the answer to the move that reaches one says the next, and the last wins.
     """
 
     def __init__(
@@ -38,7 +41,8 @@ class AlfWorld:
     ):
         """
         Args:
-          max_turns: an episode that is not won by then is truncated.
+          max_turns: an episode that is not won by then is truncated; of a game with
+            several goals, for each of them.
           reward: what the winning step pays; all other steps pay 0.
           engine: "native", or "textworld" for the slow one it is held against, which
             needs the extra `reference`.
@@ -104,7 +108,13 @@ class AlfWorld:
             raise RuntimeError("The episode is over or not begun: call reset first.")
         seen = self._engine.step(str(action))
         self._turn += 1
-        truncated = not seen.won and self._turn >= self._max_turns
+        goals = self._engine.goals()
+        if seen.done:
+            due = goals[seen.done - 1]
+            # A new one: snapshots hold the old.
+            self._about = self._about | {"task": due.task, "task_type": due.task_type}
+        room = self._max_turns * (1 + len(goals))
+        truncated = not seen.won and self._turn >= room
         if seen.won or truncated:
             self._turn = None
         reward = self._reward if seen.won else 0.0

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from hiper_jax.act.envs.parallel import mapper
-from hiper_jax.act.envs.worlds.alfworld import alfred
+from hiper_jax.act.envs.worlds.alfworld import alfred, sequel
 from hiper_jax.act.envs.worlds.alfworld import house as rooms
 from hiper_jax.act.envs.worlds.alfworld import problem as problems
 from hiper_jax.act.envs.worlds.alfworld.data import SPLITS, TASK_TYPES, TEST, VERSION
@@ -22,6 +22,7 @@ from hiper_jax.act.envs.worlds.alfworld.game import read_game
 from hiper_jax.act.envs.worlds.alfworld.prover import prove
 
 _ATTEMPTS = 200
+MOST_GOALS = 3
 
 
 class Settings(NamedTuple):
@@ -30,7 +31,8 @@ class Settings(NamedTuple):
     seed: int
     receptacles: tuple[int, int]
     objects: tuple[int, int]
-    expert_steps: int
+    expert_steps: int  # for each goal
+    goals: int = 1
 
 
 class Job(NamedTuple):
@@ -54,6 +56,7 @@ def make_games(
     receptacles: tuple[int, int] = (6, 12),
     objects: tuple[int, int] = (6, 12),
     expert_steps: int = 50,
+    goals: int = 1,
     stock: bool = False,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -75,7 +78,9 @@ def make_games(
       test: how many games for one report at the end, in the split "test_unseen".
       receptacles: least and greatest number of receptacles in a room.
       objects: least and greatest number of objects in a room.
-      expert_steps: a game that takes the expert more moves is drawn again.
+      expert_steps: a game that takes the expert more moves is drawn again; of several
+        goals, for each of them.
+      goals: to be reached one after another in each game.
       stock: writes ALFWorld's domain and grammar into the files, from the alfworld
         package, so that its own tools play them.
       workers: processes that solve games.
@@ -89,12 +94,13 @@ def make_games(
       ValueError: the numbers make no sense, or no such game can be found.
     """
     _check((train, seen, unseen, test), receptacles, objects, expert_steps, workers)
+    check_goals(goals, stock=stock)
     out = os.path.abspath(out)
     if os.path.lexists(out) and not (os.path.isdir(out) and not os.listdir(out)):
         raise FileExistsError(f"{out} exists and is not empty: give another folder.")
     counts: dict[str, int] = dict(zip(SPLITS, (train, seen, unseen), strict=True))
     counts |= {TEST: test} if test else {}
-    settings = Settings(seed, _pair(receptacles), _pair(objects), expert_steps)
+    settings = Settings(seed, _pair(receptacles), _pair(objects), expert_steps, goals)
     layouts = _layouts(settings)
     os.makedirs(os.path.dirname(out), exist_ok=True)
     work = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(out))
@@ -149,6 +155,16 @@ def _check(counts, receptacles, objects, expert_steps, workers):
             )
     if expert_steps < 10 or workers < 1:
         raise ValueError("expert_steps must be at least 10 and workers at least 1.")
+
+
+def check_goals(goals: int, *, stock: bool = False) -> None:
+    """Refuses a number of goals that no game is made with."""
+    if not 1 <= goals <= MOST_GOALS:
+        raise ValueError(f"goals must be from 1 to {MOST_GOALS}, not {goals}.")
+    if goals > 1 and stock:
+        raise ValueError(
+            "ALFWorld's own tools play games of one goal: leave out stock."
+        )
 
 
 def _layouts(settings) -> dict[int, rooms.Room]:
@@ -237,13 +253,15 @@ def solve(job: Job, *, first: int = 0) -> tuple[problems.Problem, list[str], int
     Raises:
       ValueError: no attempt gave a game that the expert solves.
     """
-    seed, _, objects, expert_steps = job.settings
+    seed, _, objects, _, goals = job.settings
     for attempt in range(first, first + _ATTEMPTS):
         rng = random.Random(f"game {seed} {job.split} {job.index} {attempt}")
         room = rng.choice(job.choices)
-        problem = problems.pose(job.task_type, room, objects=objects, rng=rng)
+        problem = problems.pose(
+            job.task_type, room, objects=objects, rng=rng, goals=goals
+        )
         if problem is not None:
-            moves = _expert_moves(problem, expert_steps)
+            moves = _expert_moves(problem, job.settings.expert_steps)
             if moves is not None:
                 return problem, moves, attempt
     raise ValueError(
@@ -253,9 +271,12 @@ def solve(job: Job, *, first: int = 0) -> tuple[problems.Problem, list[str], int
 
 
 def _expert_moves(problem, limit) -> list[str] | None:
-    """The expert's winning moves, or None if it does not win within `limit`."""
+    """The expert's winning moves, or None if it does not win within `limit` a goal."""
+    game = read_game(problems.game_data(problem, None))
+    if problem.then:
+        return sequel.prove(game, problem.task_type, limit=limit * len(problem.aims))
     return prove(
-        read_game(problems.game_data(problem, None)),
+        game,
         problem.task_type,
         target=problem.target,
         parent=problem.parent,
@@ -281,6 +302,8 @@ def _write_files(folder, problem, moves, stock) -> None:
 def _write_shared(work, counts, settings, stock) -> None:
     """How the set was made, and the texts where the stock tools look for them."""
     made = {"games": counts, **settings._asdict()}
+    if settings.goals == 1:
+        del made["goals"]
     files = {"made.json": json.dumps(made, indent=1) + "\n"}
     if stock:
         domain, grammar = stock_texts()
