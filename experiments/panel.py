@@ -83,7 +83,9 @@ def evaluate(
 
 
 def _played(episode: Episode) -> dict[str, Any]:
-    return {
+    followed = episode.strategy
+    strategy = {} if followed is None else {"strategy": followed.text}
+    return strategy | {
         "game": episode.game,
         "task_type": episode.task_type,
         "won": episode.won,

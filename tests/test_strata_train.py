@@ -43,6 +43,8 @@ def test_it_trains_end_to_end_and_the_disk_holds_strategies(run):
         assert 0 <= episode.strategy.candidate < 5
         assert len(episode.strategy.response) == len(episode.strategy.log_prob) > 0
         assert {"advantage"} <= set(episode.credit)
+    record = json.loads((run / "eval" / "after-valid_unseen.json").read_text())
+    assert all(isinstance(one["strategy"], str) for one in record["episodes"])
     page = (run / "report.html").read_text()
     assert "<b>strategy</b>" in page
     line = workdir.read_lines(run / "metrics.jsonl")[-1]

@@ -43,6 +43,7 @@ KEY_SETTINGS = (
     ("estimator", "estimator"),
     ("world.environment", "environment"),
     ("world.max_turns", "turn limit"),
+    ("world.goals", "goals, with the limit for each"),
     ("reading.format", "format of responses"),
     ("actor_lr", "actor learning rate"),
     ("critic_lr", "critic learning rate"),
