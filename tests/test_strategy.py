@@ -5,6 +5,7 @@ import itertools
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 import small
@@ -18,6 +19,7 @@ from hiper_jax.act.envs.world import load_world, world_of
 from hiper_jax.act.episode import Strategy
 from hiper_jax.act.rollout import Sampled, make_reader, rollout
 from hiper_jax.experiments.config import Train
+from hiper_jax.lm import sharding
 from hiper_jax.networks.states import make_embedder
 
 module = sys.modules["hiper_jax.act.strategy"]
@@ -332,6 +334,7 @@ def test_a_style_without_a_wording_is_refused_in_one_line():
 
 
 def test_states_are_means_over_the_responses_tokens_in_one_program():
+    """And the same on a mesh, to rounding."""
     agent, actor, _ = small.agent()
     agent = dataclasses.replace(agent, critic="none")
     rng = np.random.default_rng(0)
@@ -352,6 +355,11 @@ def test_states_are_means_over_the_responses_tokens_in_one_program():
         np.testing.assert_allclose(found[n], alone, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(make(actor)(prompts[3:], said[3:]), found[3:], atol=1e-5)
     assert make.programs() == 1
+    mesh = sharding.make_mesh(2, 2, 1)
+    spread = dataclasses.replace(agent, mesh=mesh)
+    placed = jax.device_put(actor, sharding.shardings(lm.abstract(agent.config), mesh))
+    cut = make_embedder(spread, rows=3, length=16)(placed)(prompts, said)
+    np.testing.assert_allclose(cut, found, rtol=1e-4, atol=1e-5)
 
 
 def test_a_world_says_how_it_speaks_of_strategies():

@@ -11,6 +11,7 @@ from test_strategy import play, written
 import hiper_jax as hj
 from hiper_jax.act.episode import from_json, to_json
 from hiper_jax.credit.strata import StrataSettings, estimator
+from hiper_jax.experiments.report.episode_page import episode_page
 
 
 def test_episodes_on_disk_keep_strategy_and_flags_and_others_have_neither():
@@ -93,3 +94,13 @@ def test_their_tokens_carry_the_strategys_credit_and_a_flag_its_steps():
     step = np.asarray(credit.turn["advantage"])
     assert step[0, 0] > step[0, 1] > 0 > step[1, 0]
     assert not step[4:].any()
+
+
+def test_a_page_shows_the_strategy_as_text_and_marks_what_was_flagged():
+    (episode,) = play([written("look <b>here</b>")], ["3"])
+    unread = episode_page(episode, title="Lost")
+    assert "look &lt;b&gt;here&lt;/b&gt;" in unread and "could not be read" in unread
+    judged = episode_page(dataclasses.replace(episode, flagged=(0, 2)), title="Lost")
+    assert judged.count("judged useless") == 2 and "could not be read" not in judged
+    (bare,) = play(None, ["3"])
+    assert "strategy" not in episode_page(bare, title="Lost")
