@@ -296,7 +296,7 @@ def test_the_page_shows_hostile_names_and_runs_none(tmp_path):
             assert attributes.get(name, "data:").startswith("data:")
     assert " ".join(ATTACK.split()) in shown.text
     assert "different states of the code" in shown.text
-    assert len(pictures) == sum(tag == "img" for tag, _ in shown.elements) == 4
+    assert len(pictures) == sum("role" in a for _, a in shown.elements) == 4
     for definition in ("moving mean", "bootstrap", "s.d.", "Collapsed"):
         assert definition in shown.text
 

@@ -82,7 +82,7 @@ def write(asked: Compare, plan: Sequence[Planned]) -> list[standings.Standing]:
     made = {str(run.folder): folder.read(run.folder) for run in finished}
     html, pictures = page.page(asked, plan, done, rows, speeds, made)
     for picture in pictures:
-        workdir.write_bytes(out / f"{picture.name}.png", picture.png)
+        workdir.write_text(out / f"{picture.name}.svg", picture.file)
     workdir.write_text(out / "compare.html", html)
     return rows
 

@@ -6,14 +6,13 @@ import numpy as np
 
 from hiper_jax.experiments.compare.outcomes import Outcome, grouped
 from hiper_jax.experiments.compare.statistics import WINDOW, band, moving_mean
-from hiper_jax.experiments.report.curves import COLOURS, INK, Picture, axes, png
+from hiper_jax.experiments.report.charts import WIDE, Chart, Line, chart
 
-SIZE = (7.2, 3.6)  # inches
 BAND = "Lines: means over seeds; bands: one standard deviation of seeds to each side."
 
 
-def draw(outcomes: Sequence[Outcome]) -> list[Picture]:
-    """The pictures of a comparison, in reading order; [] without a finished run."""
+def draw(outcomes: Sequence[Outcome]) -> list[Chart]:
+    """The charts of a comparison, in reading order; [] without a run."""
     by_label = grouped(outcomes)
     if not by_label:
         return []
@@ -22,70 +21,72 @@ def draw(outcomes: Sequence[Outcome]) -> list[Picture]:
         return [*moving_mean(run.success)]
 
     return [
-        Picture(
-            "success",
-            "Success in training",
-            f"Share of an iteration's episodes won, moving mean over {WINDOW} "
-            f"iterations. {BAND}",
-            _lines(by_label, smooth, percent=True),
-        ),
-        Picture(
-            "success-minutes",
-            "Success by minutes",
-            "The same over minutes of training: rollouts and updates, compiling "
-            "included, evaluations not.",
-            _lines(by_label, smooth, percent=True, minutes=True),
-        ),
-        Picture(
-            "switch_rate",
-            "Switch rate",
-            "Share of turns, the first of an episode apart, that replace the subgoal. "
-            f"{BAND}",
-            _lines(by_label, lambda run: run.switches, percent=True),
-        ),
-        Picture(
-            "turns",
-            "Turns per episode",
-            f"Fewer at equal success: a better plan. {BAND}",
-            _lines(by_label, lambda run: run.turns, percent=False),
-        ),
+        one
+        for one in (
+            _chart(
+                "success",
+                "Success in training",
+                f"Share of an iteration's episodes won, moving mean over {WINDOW} "
+                f"iterations. {BAND}",
+                by_label,
+                smooth,
+                percent=True,
+            ),
+            _chart(
+                "success-minutes",
+                "Success by minutes",
+                "The same over minutes of training: rollouts and updates, compiling "
+                "included, evaluations not.",
+                by_label,
+                smooth,
+                percent=True,
+                minutes=True,
+            ),
+            _chart(
+                "switch_rate",
+                "Switch rate",
+                "Share of turns, the first of an episode apart, that replace the "
+                f"subgoal. {BAND}",
+                by_label,
+                lambda run: run.switches,
+                percent=True,
+            ),
+            _chart(
+                "turns",
+                "Turns per episode",
+                f"Fewer at equal success: a better plan. {BAND}",
+                by_label,
+                lambda run: run.turns,
+            ),
+        )
+        if one is not None
     ]
 
 
-def _lines(
+def _chart(
+    name: str,
+    title: str,
+    caption: str,
     by_label: Mapping[str, Sequence[Outcome]],
     series: Callable[[Outcome], Sequence[float]],
     *,
-    percent: bool,
+    percent: bool = False,
     minutes: bool = False,
-) -> bytes:
-    figure, ax = axes(percent, SIZE)
-    scale = 100.0 if percent else 1.0
-    for n, (label, runs) in enumerate(by_label.items()):
+) -> Chart | None:
+    """A line per label, with a band over its seeds; None without a value."""
+    lines = []
+    for label, runs in by_label.items():
         mean, spread = band([series(run) for run in runs])
         at = np.arange(1, len(mean) + 1)
         if minutes:
             spent, _ = band([np.cumsum(run.seconds) / 60 for run in runs])
+            mean, spread = mean[: len(spent)], spread[: len(spent)]
             at = spent[: len(mean)]
-        colour = COLOURS[n % len(COLOURS)]
-        style = "-" if n < len(COLOURS) else "--"
-        marker = "o" if np.isfinite(mean).sum() == 1 else None
-        shown = label.replace("$", r"\$")  # matplotlib would read a formula
-        ax.plot(
-            at, scale * mean, style, color=colour, lw=1.8, label=shown, marker=marker
-        )
-        if len(runs) > 1:
-            low, high = scale * (mean - spread), scale * (mean + spread)
-            ax.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
-    if minutes:
-        ax.set_xlabel("minutes", color=INK, fontsize=9.5)
-    if percent:
-        ax.set_ylim(-3, 103)
-    ax.legend(
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-    )
-    return png(figure)
+        if not np.isfinite(mean).any():
+            continue
+        ends = (mean - spread, mean + spread) if len(runs) > 1 else (None, None)
+        lines.append(Line(label, at, mean, *ends))
+    along = "minutes" if minutes else "iteration"
+    if not lines:
+        return None
+    return chart(name, title, caption, lines, percent=percent, along=along, size=WIDE)

@@ -16,7 +16,7 @@ from hiper_jax.experiments.compare.standings import (
 )
 from hiper_jax.experiments.compare.statistics import DRAWS, WINDOW, Interval
 from hiper_jax.experiments.report import report
-from hiper_jax.experiments.report.curves import Picture
+from hiper_jax.experiments.report.charts import Chart
 from hiper_jax.experiments.report.episode_page import text
 
 FINAL = (
@@ -45,8 +45,8 @@ def page(
     rows: Sequence[Standing],
     speeds: Sequence[Speed],
     records: Mapping[str, Mapping[str, Any]],
-) -> tuple[str, list[Picture]]:
-    """The page and its pictures.
+) -> tuple[str, list[Chart]]:
+    """The page and its charts.
 
     Args:
       asked: what was to be compared.
@@ -180,7 +180,7 @@ def _table(
     """A titled table; a cell is its text and its class."""
     if not lines:
         return ""
-    names = "".join(f"<th>{text(name)}</th>" for name in head)
+    names = "".join(f'<th scope="col">{text(name)}</th>' for name in head)
     body = ""
     for line in lines:
         cells = zip(line, head, strict=True)

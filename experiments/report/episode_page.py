@@ -7,7 +7,7 @@ from hiper_jax.act.episode import Episode, Turn
 from hiper_jax.experiments.visible import visible
 
 MOST_SWITCHES = "most switches"
-HUES = ("#3b76d9", "#c2571f", "#26865a", "#8a4fd0", "#b8336a", "#7a6a12", "#1b7f93")
+HUES = 7  # colours of segments that report.css has
 ADVANTAGES = (
     ("action", "advantage_low"),
     ("subgoal", "advantage_high"),
@@ -181,7 +181,7 @@ def _ending(episode: Episode) -> str:
 
 
 def _hue(segment: int) -> str:
-    return HUES[segment % len(HUES)]
+    return f"var(--hue{segment % HUES})"
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,6 +1,6 @@
 """`hiper report`: a run's folder -> report.html, one file that needs nothing else."""
 
-import base64
+import html
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 from hiper_jax import workdir
 from hiper_jax.experiments.report import curves, tables
+from hiper_jax.experiments.report.charts import Chart
 from hiper_jax.experiments.report.episode_page import (
     MOST_SWITCHES,
     episode_page,
@@ -15,6 +16,7 @@ from hiper_jax.experiments.report.episode_page import (
     pick,
     text,
 )
+from hiper_jax.experiments.report.viewer import Viewer, viewer
 
 STYLE = pathlib.Path(__file__).parent / "report.css"
 PAGE = """\
@@ -24,13 +26,13 @@ PAGE = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
-img-src data:; style-src 'unsafe-inline'">
+img-src data:; style-src 'unsafe-inline'{scripts}">
 <title>{title}</title>
 <style>
 {style}</style>
 </head>
 <body>
-{body}
+{body}{script}
 </body>
 </html>
 """
@@ -79,9 +81,11 @@ def write_report(run) -> pathlib.Path:
     metrics = workdir.read_lines(run / "metrics.jsonl")
     timing = workdir.read_lines(run / "timing.jsonl")
     rounds, rows = tables.evaluations(run), tables.write(run)
-    pictures = curves.draw(metrics, timing, rounds)
-    for picture in pictures:
-        workdir.write_bytes(run / f"{picture.name}.png", picture.png)
+    charts = curves.draw(metrics, timing, rounds)
+    for one in charts:
+        workdir.write_text(run / f"{one.name}.svg", one.file)
+    plan = _format(config) == "plan"
+    looked = viewer(run, config, plan=plan) if workdir.episode_files(run) else None
     origin = config.get("provenance", {})
     title = f"{origin.get('preset') or run.resolve().name}, seed {_seed(config)}"
     body = [
@@ -89,20 +93,37 @@ def write_report(run) -> pathlib.Path:
         _missing(config, metrics, rounds),
         _tiles(metrics, timing, rows),
         _results(rows),
-        gallery(pictures),
-        _episodes(run, plan=_format(config) == "plan"),
+        gallery(charts),
+        _episodes(run, looked, plan=plan),
         _settings(config),
-        f"<footer>{_versions(origin)}</footer>",
     ]
-    path = run / "report.html"
-    workdir.write_text(path, page_of(title, body))
+    path, foot = run / "report.html", _versions(origin)
+    workdir.write_text(path, page_of(title, body, foot, looked))
     return path
 
 
-def page_of(title: str, body: Sequence[str]) -> str:
-    """A whole page of blocks of HTML; empty ones are left out."""
-    whole = "\n".join(filter(None, body))
-    return PAGE.format(title=text(title), style=STYLE.read_text(), body=whole)
+def page_of(
+    title: str, body: Sequence[str], foot: str = "", looked: Viewer | None = None
+) -> str:
+    """A whole page.
+
+    Args:
+      title: of the page.
+      body: blocks of HTML, a header first; empty ones are left out.
+      foot: HTML at its end.
+      looked: a viewer whose HTML the body has.
+    """
+    head, *rest = filter(None, body)
+    whole = f"{head}\n<main>\n" + "\n".join(rest) + "\n</main>"
+    if foot:
+        whole += f"\n<footer>{foot}</footer>"
+    return PAGE.format(
+        title=text(title),
+        style=STYLE.read_text(),
+        body=whole,
+        script=f"\n<script>{looked.script}</script>" if looked else "",
+        scripts=f"; script-src {html.escape(looked.policy, False)}" if looked else "",
+    )
 
 
 def _config(run: pathlib.Path) -> dict[str, Any]:
@@ -199,11 +220,13 @@ def _results(rows: Sequence[tables.Row]) -> str:
             f'<tr class="{kind}"><td>{_spaced(row.split)}</td>'
             f"<td>{_spaced(row.task_type)}</td>{rates}<td>{_change(row)}</td></tr>"
         )
+    names = ("split", "task type", "before", "after", "change")
+    heads = "".join(f'<th scope="col">{name}</th>' for name in names)
     return (
         '<h2>Results</h2><p class="soft">Games won, with 95 % Wilson intervals. An '
         "arrow marks rows whose two intervals do not overlap.</p>"
-        '<div class="card scroll"><table><thead><tr><th>split</th><th>task type</th>'
-        "<th>before</th><th>after</th><th></th></tr></thead>"
+        '<div class="card scroll"><table><thead><tr>'
+        f"{heads}</tr></thead>"
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
@@ -234,26 +257,43 @@ def _change(row: tables.Row) -> str:
     if row.before is None or row.after is None or not row.differs:
         return ""
     better = row.after.share > row.before.share
-    name, arrow = ("up", "▲") if better else ("down", "▼")
-    return f'<span class="{name}">{arrow}</span>'
+    name, arrow, said = ("up", "▲", "better") if better else ("down", "▼", "worse")
+    return f'<span class="{name}">{arrow} {said}</span>'
 
 
-def gallery(pictures: Sequence[curves.Picture], *, wide: bool = False) -> str:
-    """Pictures inside the page, below a heading; "" without any."""
+def gallery(charts: Sequence[Chart], *, wide: bool = False) -> str:
+    """Charts with their numbers, below a heading; "" without any."""
     kind = "curves wide" if wide else "curves"
     figures = "".join(
-        f'<figure><h3>{text(p.title)}</h3><img alt="{text(p.title)} by iteration" '
-        f'src="data:image/png;base64,{base64.b64encode(p.png).decode()}">'
-        f"<figcaption>{text(p.caption)}</figcaption></figure>"
-        for p in pictures
+        f"<figure><h3>{text(c.title)}</h3>{c.svg}{c.legend}"
+        f"<figcaption>{text(c.caption)}</figcaption>{_numbers(c)}</figure>"
+        for c in charts
     )
-    return f'<h2>Curves</h2><div class="{kind}">{figures}</div>' if figures else ""
+    about = '<p class="soft">Values are under the pointer, and below each chart.</p>'
+    if not charts:
+        return ""
+    return f'<h2>Curves</h2>{about}<div class="{kind}">{figures}</div>'
 
 
-def _episodes(run: pathlib.Path, *, plan: bool) -> str:
-    """Picked episodes of the last and the first iteration that are on disk."""
+def _numbers(chart: Chart) -> str:
+    """The values of a chart as a table, folded away."""
+    head, *rows = chart.table
+    names = "".join(f'<th scope="col">{text(name)}</th>' for name in head)
+    lines = "".join(
+        "<tr>" + "".join(f"<td>{text(cell)}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return (
+        f"<details><summary>Numbers: {text(chart.title)}</summary>"
+        f'<div class="scroll"><table class="numbers"><thead><tr>{names}</tr></thead>'
+        f"<tbody>{lines}</tbody></table></div></details>"
+    )
+
+
+def _episodes(run: pathlib.Path, looked: Viewer | None, *, plan: bool) -> str:
+    """The viewer, and what stands in its place where no script runs: a few episodes."""
     files = workdir.episode_files(run)
-    if not files:
+    if not files or looked is None:
         return ""
     told = (
         "A colour is a segment: the turns under one subgoal. Bars are advantages as "
@@ -262,7 +302,8 @@ def _episodes(run: pathlib.Path, *, plan: bool) -> str:
     )
     if not plan:
         told = "Bars are advantages as they entered the loss, on one scale per episode."
-    parts = [f'<h2>Episodes</h2><p class="soft">{told}</p>']
+    parts = [f'<h2>Episodes</h2><p class="soft">{told}</p><div id="picked">']
+    parts.append('<p class="soft">Some are picked here; a script shows all.</p>')
     for step in sorted({max(files), min(files)}, reverse=True):
         picked = pick(workdir.read_episodes(files[step]), plan=plan)
         parts.append(f"<h3>Iteration {step}</h3>")
@@ -274,7 +315,7 @@ def _episodes(run: pathlib.Path, *, plan: bool) -> str:
             parts.append(
                 episode_page(episode, title=title, unfolded=unfolded, plan=plan)
             )
-    return "".join(parts)
+    return "".join([*parts, "</div>", looked.html])
 
 
 def _settings(config: Mapping[str, Any]) -> str:
