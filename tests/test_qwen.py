@@ -1,6 +1,7 @@
 """The network: what a hidden state may depend on, and that its twins agree."""
 
 import dataclasses
+import functools
 import re
 
 import jax
@@ -60,6 +61,31 @@ def test_nothing_leaks_across_segments(params):
 
     size = np.abs(np.asarray(jax.jit(jax.grad(middle))(embedded))).max(axis=1)
     assert (size[:4] == 0).all() and (size[9:] == 0).all() and (size[4:9] > 0).all()
+
+
+@pytest.mark.parametrize("unrolled", [0, 4])
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_states_asked_for_are_those_of_all(params, monkeypatch, unrolled, remat):
+    """And so are gradients, whether or not the last layer is read apart."""
+    monkeypatch.setattr(layers, "MAX_UNROLLED", unrolled)
+    tokens, segment = _tokens(8, 2, 9), jnp.array([[0] * 4 + [1] * 5, [0] * 9])
+    at = jnp.array([[2, 3, 4, 8], [0, 5, 8, 8]])
+
+    @functools.partial(jax.jit, static_argnums=1)
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss(params, apart):
+        asked = at if apart else None
+        hidden = qwen.forward(
+            params, CONFIG, tokens, segment=segment, remat=remat, at=asked
+        )
+        hidden = hidden if apart else qwen.take(hidden, at)
+        return (hidden**3).sum(), hidden
+
+    (_, states), grad = loss(params, True)
+    (_, every), expected = loss(params, False)
+    np.testing.assert_allclose(states, every, atol=2e-6)
+    for a, b in zip(jax.tree.leaves(grad), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1, np.abs(b).max()))
 
 
 def test_rematerialised_gradients_are_the_same(params, monkeypatch):

@@ -8,7 +8,11 @@ from hiper_jax.lm.config import LMConfig, RopeScaling, num_params, tiny
 from hiper_jax.lm.layers import unstack_layers
 from hiper_jax.lm.qwen import abstract, forward, init, logits
 from hiper_jax.lm.qwen_cache import Cache, decode_step, prefill
-from hiper_jax.lm.score import log_prob_and_entropy, response_hidden
+from hiper_jax.lm.score import (
+    log_prob_and_entropy,
+    response_hidden,
+    response_positions,
+)
 
 __all__ = [
     "Cache",
@@ -23,6 +27,7 @@ __all__ = [
     "num_params",
     "prefill",
     "response_hidden",
+    "response_positions",
     "tiny",
     "unstack_layers",
 ]

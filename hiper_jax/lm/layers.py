@@ -48,6 +48,13 @@ def over_layers(step: Callable, x: Array, *layers: Any) -> tuple[Array, Any]:
     return x, jax.tree.map(lambda *leaves: leaves, *kept) if kept else ()
 
 
+def split_is_free(layers: Any) -> bool:
+    """Whether `split_last` copies no weights: layers apart, or unrolled anyway."""
+    if isinstance(layers, tuple):
+        return True
+    return len(jax.tree.leaves(layers)[0]) <= MAX_UNROLLED
+
+
 def split_last(layers: Any) -> tuple[Any, Any]:
     """Layers in either form -> all but the last in that form, and the last."""
     if isinstance(layers, tuple):

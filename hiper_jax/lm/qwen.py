@@ -17,9 +17,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from hiper_jax.lm.attention import causal_attention
+from hiper_jax.lm.attention import attend, causal_attention
 from hiper_jax.lm.config import LMConfig
-from hiper_jax.lm.layers import over_layers, rematerialise
+from hiper_jax.lm.layers import (
+    over_layers,
+    rematerialise,
+    split_is_free,
+    split_last,
+)
 from hiper_jax.lm.params import Params, ParamSpec, init_tree
 from hiper_jax.lm.positions import count_positions, rope, rotate
 
@@ -81,6 +86,7 @@ def forward(
     remat: str = "none",
     constrain: Constrain | None = None,
     attention: Callable[..., Array] = causal_attention,
+    at: Array | None = None,
 ) -> Array:
     """Reads token rows and returns what the head and the critics read from.
 
@@ -96,26 +102,40 @@ def forward(
       remat: what the gradient recomputes, a name in `layers.REMAT`.
       constrain: places an activation, given its logical axes; None leaves it to XLA.
       attention: (q, k, v, segment) -> [N, L, H, h], see `attention.causal`.
+      at: [N, R] int32 positions whose states are asked for; None: all. The last of few
+        layers then computes keys and values for all tokens and the rest for these.
 
     Returns:
-      [N, L, D] hidden states after the last norm, of the compute dtype. The state at
-      position i predicts token i + 1.
+      [N, L, D] hidden states after the last norm, of the compute dtype, or [N, R, D] of
+      them. The state at position i predicts token i + 1.
     """
     chex.assert_rank(tokens, 2)
     chex.assert_type(tokens, int)
     if segment is not None:
         chex.assert_equal_shape([tokens, segment])
     place = constrain or leave
+    rotation = rope(config, count_positions(tokens, segment))
     step = functools.partial(
         _step,
         config=config,
-        rotation=rope(config, count_positions(tokens, segment)),
+        rotation=rotation,
         segment=segment,
         place=place,
         attention=attention,
     )
+    layers, last = params["layers"], None
+    if at is not None and split_is_free(layers):
+        layers, last = split_last(layers)
     x = place(embed(params, config, tokens, constrain), STREAM)
-    x, _ = over_layers(rematerialise(step, remat), x, params["layers"])
+    x, _ = over_layers(rematerialise(step, remat), x, layers)
+    if last is not None:
+        look = functools.partial(_look_at, at=at, segment=segment)
+        step = functools.partial(
+            _step_at, config=config, rotation=rotation, at=at, look=look, place=place
+        )
+        x, _ = rematerialise(step, remat)(x, last)
+    elif at is not None:
+        x = take(x, at)
     return rms_norm(x, params["norm"], config.rms_eps)
 
 
@@ -128,6 +148,25 @@ def _step(x: Array, layer: Params, *, config, rotation, segment, place, attentio
 
 def _look(q: Array, k: Array, v: Array, *, segment, attention):
     return attention(q, k, v, segment), None
+
+
+def _step_at(x: Array, layer: Params, *, config, rotation, at, look, place):
+    """`_step` of the last layer, for some positions of each row."""
+    x, _ = block_at(x, layer, config, rotation, at, look)
+    return place(x, STREAM), None
+
+
+def _look_at(q: Array, k: Array, v: Array, *, at, segment):
+    mask = jnp.arange(k.shape[1])[None, None] <= at[..., None]
+    if segment is not None:
+        mask &= take(segment, at)[..., None] == segment[:, None]
+    return attend(q, k, v, mask), None
+
+
+def take(x: Array, at: Array) -> Array:
+    """[N, R, ...] of x [N, L, ...] at positions [N, R] of each row."""
+    index = at.reshape(*at.shape, *[1] * (x.ndim - 2))
+    return jnp.take_along_axis(x, index, axis=1, mode="clip")
 
 
 @jax.named_scope("embed")
@@ -191,6 +230,35 @@ def block(
         h = rms_norm(x, w["attention_norm"], config.rms_eps)
         q, k, v = (heads(h, w, name, config, rotation) for name in "qkv")
         attended, kept = look(q, k, v)
+    return output_and_mlp(x, attended, w, config), kept
+
+
+def block_at(
+    x: Array,
+    w: Params,
+    config: LMConfig,
+    rotation: Rotation,
+    at: Array,
+    look: Callable[[Array, Array, Array], tuple[Array, Any]],
+) -> tuple[Array, Any]:
+    """`block` of a last layer: keys and values of all tokens, the rest where asked.
+
+    Args:
+      x, w, config, rotation, look: see `block`; q is [N, R, H, h].
+      at: [N, R] int32 positions.
+
+    Returns:
+      [N, R, D] the stream at these positions, and what `look` kept.
+    """
+    rows = len(x)
+    with jax.named_scope("attention"):
+        h = rms_norm(x, w["attention_norm"], config.rms_eps)
+        k, v = (heads(h, w, name, config, rotation) for name in "kv")
+        angles = (jnp.broadcast_to(r, (rows, *r.shape[1:])) for r in rotation)
+        cos, sin = (take(r, at) for r in angles)
+        x = take(x, at)
+        h = rms_norm(x, w["attention_norm"], config.rms_eps)
+        attended, kept = look(heads(h, w, "q", config, (cos, sin)), k, v)
     return output_and_mlp(x, attended, w, config), kept
 
 

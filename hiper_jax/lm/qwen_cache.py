@@ -87,7 +87,9 @@ def prefill(
     x = place(qwen.embed(params, config, tokens, constrain), ACTIVATION)
     x, kept = over_layers(step, x, first)
     kept = kept or ((), ())  # one layer, lying apart: nothing is kept before the last
-    x, last_kept = _last_layer(x, last, config, rotation, lengths, place)
+    at = jnp.maximum(lengths - 1, 0)[:, None]
+    look = functools.partial(_look_from, at=at, place=place)
+    x, last_kept = qwen.block_at(x, last, config, rotation, at, look)
     hidden = qwen.rms_norm(x, params["norm"], config.rms_eps)[:, 0]
     k, v = (_append(a, b) for a, b in zip(kept, last_kept, strict=True))
     empty = jax.tree.map(functools.partial(_blank, room=room, place=place), k)
@@ -106,34 +108,11 @@ def _look_and_keep(q: Array, k: Array, v: Array, *, place, attention):
     return attention(q, k, v), tuple(place(a, KEPT) for a in heads_first((k, v)))
 
 
-def _last_layer(
-    x: Array,
-    w: Params,
-    config: LMConfig,
-    rotation: qwen.Rotation,
-    lengths: Array,
-    place: qwen.Constrain,
-) -> tuple[Array, tuple[Array, ...]]:
-    """The last layer, of the last token of each prompt.
-
-    Returns:
-      [S, 1, D] its states; keys and values of all tokens, [S, G, P, h] each.
-    """
-    rows, width = x.shape[:2]
-    last = jnp.maximum(lengths - 1, 0)
-    with jax.named_scope("attention"):
-        h = qwen.rms_norm(x, w["attention_norm"], config.rms_eps)
-        k, v = (qwen.heads(h, w, name, config, rotation) for name in "kv")
-        keys, values = (place(a, KEPT) for a in heads_first((k, v)))
-        angles = (jnp.broadcast_to(r, (rows, *r.shape[1:])) for r in rotation)
-        x, h, cos, sin = (
-            jnp.take_along_axis(y, last.reshape(rows, *[1] * (y.ndim - 1)), axis=1)
-            for y in (x, h, *angles)
-        )
-        q = qwen.heads(h, w, "q", config, (cos, sin))
-        mask = jnp.arange(width)[None] <= last[:, None]
-        attended = attend(q, k, v, mask[:, None])
-    return qwen.output_and_mlp(x, attended, w, config), (keys, values)
+def _look_from(q: Array, k: Array, v: Array, *, at, place):
+    """Attention of the queries at positions `at` [S, 1]; keeps all keys and values."""
+    mask = jnp.arange(k.shape[1])[None, None] <= at[..., None]
+    kept = tuple(place(a, KEPT) for a in heads_first((k, v)))
+    return attend(q, k, v, mask), kept
 
 
 def _blank(a: Array, *, room: int, place: qwen.Constrain) -> Array:

@@ -21,29 +21,35 @@ from jax import Array
 from hiper_jax.lm.config import LMConfig
 from hiper_jax.lm.head_chunks import from_chunks, into_chunks, plan_chunks
 from hiper_jax.lm.params import Params
-from hiper_jax.lm.qwen import Constrain, leave
+from hiper_jax.lm.qwen import Constrain, leave, take
 
 NEVER = -1e30  # the logit of an id without a token: its probability is exactly 0
 
 
-def response_hidden(hidden: Array, prompt_lengths: Array, num_tokens: int) -> Array:
-    """Picks the states that response tokens are predicted and valued from.
+def response_positions(prompt_lengths: Array, num_tokens: int, length: int) -> Array:
+    """Where the states stand that response tokens are predicted and valued from.
 
     The state before response token j stands at position `prompt_length + j - 1`: the
     last prompt token for j = 0.
 
     Args:
-      hidden: [N, L, D] states of prompt + response, one sequence per row.
       prompt_lengths: [N] int32, tokens of each prompt; at least 1.
       num_tokens: R, response tokens per row, padding included.
+      length: L, tokens of a row of prompt + response.
 
     Returns:
-      [N, R, D]; slots past the end of the row repeat its last state.
+      [N, R] int32; slots past the end of the row repeat its last position.
     """
+    chex.assert_rank(prompt_lengths, 1)
+    at = prompt_lengths[:, None] - 1 + jnp.arange(num_tokens)[None]
+    return jnp.clip(at, 0, length - 1)
+
+
+def response_hidden(hidden: Array, prompt_lengths: Array, num_tokens: int) -> Array:
+    """Picks the states of `response_positions`: [N, R, D] of hidden [N, L, D]."""
     chex.assert_rank([hidden, prompt_lengths], [3, 1])
     chex.assert_equal_shape_prefix([hidden, prompt_lengths], 1)
-    index = prompt_lengths[:, None] - 1 + jnp.arange(num_tokens)[None]
-    return jnp.take_along_axis(hidden, index[..., None], axis=1, mode="clip")
+    return take(hidden, response_positions(prompt_lengths, num_tokens, hidden.shape[1]))
 
 
 @jax.named_scope("score")

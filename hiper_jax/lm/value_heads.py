@@ -16,7 +16,7 @@ from hiper_jax.lm import qwen
 from hiper_jax.lm.attention import causal_attention
 from hiper_jax.lm.config import LMConfig
 from hiper_jax.lm.params import Params, ParamSpec, init_tree
-from hiper_jax.lm.score import response_hidden
+from hiper_jax.lm.score import response_positions
 
 HEADS = ("high", "low", "switch")
 
@@ -95,5 +95,6 @@ def values(
         remat=remat,
         constrain=constrain,
         attention=attention,
+        at=response_positions(prompt_lengths, num_tokens, tokens.shape[1]),
     )
-    return head_values(params, response_hidden(hidden, prompt_lengths, num_tokens))
+    return head_values(params, hidden)

@@ -120,10 +120,14 @@ def states_of(agent: Agent) -> Callable[..., Array]:
 
     def apply(params, tokens, start, num_tokens):
         tokens, start = on_rows(agent, tokens, start)
-        hidden = lm.forward(
-            params, agent.config, tokens, remat=agent.remat, **agent.on_mesh()
+        return lm.forward(
+            params,
+            agent.config,
+            tokens,
+            remat=agent.remat,
+            at=lm.response_positions(start, num_tokens, tokens.shape[1]),
+            **agent.on_mesh(),
         )
-        return lm.response_hidden(hidden, start, num_tokens)
 
     return apply
 
