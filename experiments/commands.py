@@ -178,6 +178,16 @@ def tree(early: Early, words: Sequence[str] = ()) -> Group:
             "play": Leaf("play a game yourself, in the terminal", _own(Play, _play)),
             "report": Leaf("write report.html of a run", _own(Report, _report)),
             **_of_worlds(),
+            "data": Group(
+                "episodes as data sets: export",
+                "word",
+                lambda: {
+                    "export": Leaf(
+                        "write the episodes of runs as a TFDS data set",
+                        _module("export", "Export"),
+                    )
+                },
+            ),
             "models": Group("models on disk: import", "word", lambda: _MODELS),
             "warmstart": Group(
                 "make the small agent that a quickstart starts from; "

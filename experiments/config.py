@@ -229,6 +229,9 @@ class Train:
     """Go on with other settings than the run began with; they are written down."""
     stop_after: Whole = 0
     """Stop after this many iterations of this call; 0: go on to the end."""
+    data: bool = False
+    """Also write the episodes as a TFDS data set into `data` in the run's folder (the
+    extra `data`)."""
     wandb: bool = False
     """Also log to Weights & Biases (the extra `wandb`)."""
 

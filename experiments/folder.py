@@ -22,6 +22,7 @@ FREE = frozenset(
         "accept_changes",
         "checkpoint_every",
         "checkpoint_minutes",
+        "data",
         "keep",
         "out",
         "resume",

@@ -16,7 +16,7 @@ from hiper_jax import workdir
 from hiper_jax.act.rollout import Dropped, Environments, Reader, rollout
 from hiper_jax.credit.strata import StrataSettings
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import folder, games, progress, redraw, setup
+from hiper_jax.experiments import export, folder, games, progress, redraw, setup
 from hiper_jax.experiments.follow import follow
 from hiper_jax.experiments.panel import evaluate
 from hiper_jax.experiments.report import report, tables
@@ -61,6 +61,8 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     configs.check_model(config)
     setup.check_teacher(config)
     setup.check_strategies(config)
+    if config.data:
+        workdir.data.tfds()
     place = pathlib.Path(config.out or default_folder(config, name))
     folder.check(place, config)
     with workdir.locked(place):
@@ -186,6 +188,8 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
                 workdir.append_metrics(run.folder, step + 1, metrics, timing)
                 run.log(step + 1, metrics)
                 workdir.write_episodes(run.folder, step + 1, episodes)
+                if config.data:
+                    export.publish_run(run.folder)
                 progress.print_iteration(step + 1, config.num_updates, metrics, timing)
                 done = step + 1 - first
                 stop = step + 1 == config.num_updates or done == config.stop_after

@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from hiper_jax.update.state import TrainState as TrainState
     from hiper_jax.update.step import compile_update as compile_update
     from hiper_jax.update.step import make_update as make_update
+    from hiper_jax.workdir import data as data
 
 # Module -> the public names it defines, in flow order.
 _NAMES = {
@@ -121,6 +122,7 @@ _NAMES = {
     "update.objective": ("Settings",),
     "update.state": ("Optimizers", "TrainState"),
     "update.step": ("compile_update", "make_update"),
+    "workdir": ("data",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

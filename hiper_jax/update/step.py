@@ -136,7 +136,8 @@ def make_update(
         work = Work(loss, rows, optimizers, schedule(state.step), count, M)
         learner, metrics = learn(work, state)
         state = state.replace(step=state.step + 1, **learner._asdict())
-        return state, metrics | credit.metrics, credit.turn
+        told = credit.turn | values_of_turns(batch, estimator.heads, targets.value)
+        return state, metrics | credit.metrics, told
 
     return init, update
 
@@ -199,6 +200,23 @@ def measure(
         credit.reads,
     )
     return targets, credit
+
+
+def values_of_turns(
+    batch: Batch, heads: Sequence[str], values: Array
+) -> dict[str, Array]:
+    """What the critic thought of each turn: `value_HEAD` [B, T], 0 on padding.
+
+    Args:
+      batch: B trajectories of T turns, N rows.
+      heads: names of the H value heads.
+      values: [N, H], or [N, R, H], of which the first response token's are taken.
+    """
+    first = values if values.ndim == 2 else values[:, 0]
+    return {
+        f"value_{name}": jnp.where(batch.valid, first[batch.row, h], 0.0)
+        for h, name in enumerate(heads)
+    }
 
 
 def taught(

@@ -7,25 +7,34 @@ tensorboard/               both, as event files
 episodes/000007.jsonl.gz   every episode of iteration 7, a line each
 eval/before-valid_unseen.json
 checkpoints/00000007/      Orbax v1: `state` (arrays) and `extra` (JSON); a manifest
+data/                      with --data: the episodes as a TFDS data set
 """
 
+from hiper_jax.workdir import data
 from hiper_jax.workdir.atomic import write_bytes, write_json, write_text
 from hiper_jax.workdir.checkpoints import latest_step, restore, restore_newest, save
 from hiper_jax.workdir.episodes import episode_files, read_episodes, write_episodes
 from hiper_jax.workdir.lock import locked
 from hiper_jax.workdir.metrics import append_metrics, read_lines
+from hiper_jax.workdir.publish import Plan, publish
+from hiper_jax.workdir.stored import is_stored, stored
 from hiper_jax.workdir.truncate import truncate_after
 
 __all__ = [
+    "Plan",
     "append_metrics",
+    "data",
     "episode_files",
+    "is_stored",
     "latest_step",
     "locked",
+    "publish",
     "read_episodes",
     "read_lines",
     "restore",
     "restore_newest",
     "save",
+    "stored",
     "truncate_after",
     "write_bytes",
     "write_episodes",
