@@ -74,6 +74,7 @@ def drawn(rng: np.random.Generator) -> Episode:
     followed = Strategy(text(), ids(), ids(), np.ones(2, np.float32), 3, 1)
     names = [n for n in ("advantage_low", "value_low", "odd name") if flag()]
     credit = {n: [number() for _ in turns] for n in names}
+    strategic = {"strategy": followed, "flagged": (0,)} if flag() else {}
     return Episode(
         game=text(),
         task=text(),
@@ -85,8 +86,7 @@ def drawn(rng: np.random.Generator) -> Episode:
         score=number(),
         next_prompt=ids(),
         credit=credit if flag() else None,
-        strategy=followed if flag() else None,
-        flagged=(0,) if flag() else None,
+        **strategic,
     )
 
 

@@ -16,6 +16,7 @@ its page find it in the folder where they run.
 
 import ast
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -110,15 +111,26 @@ def test_every_block_says_what_becomes_of_it():
 def test_python_blocks_run_as_printed(page, elsewhere):
     write_files(page, elsewhere)
     namespace, printed = {"__name__": "__main__"}, ""
+    if page == "docs/data.md":
+        pytest.importorskip("tensorflow_datasets")
+        pytest.importorskip("array_record")
     for info, code, line in blocks(page):
-        if info == "python":
+        if info == "python" and lacks(code):
+            printed = None
+        elif info == "python":
             # Line numbers of a traceback are those of the page.
             program = compile("\n" * line + code, str(ROOT / page), "exec")
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 exec(program, namespace)
             printed = out.getvalue()
-        elif info == "text output":
+        elif info == "text output" and printed is not None:
             assert printed.strip() == code.strip(), f"{page}:{line}"
+
+
+def lacks(code):
+    """Whether a block needs a package that is no extra of ours, and is not there."""
+    names = re.findall(r"^import (grain|datasets|pandas)$", code, re.M)
+    return any(importlib.util.find_spec(name) is None for name in names)
 
 
 def check_command(words, where):

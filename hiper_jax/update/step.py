@@ -205,18 +205,26 @@ def measure(
 def values_of_turns(
     batch: Batch, heads: Sequence[str], values: Array
 ) -> dict[str, Array]:
-    """What the critic thought of each turn: `value_HEAD` [B, T], 0 on padding.
+    """What the critic thought of each turn: enough to assign credit again.
 
     Args:
       batch: B trajectories of T turns, N rows.
       heads: names of the H value heads.
       values: [N, H], or [N, R, H], of which the first response token's are taken.
+
+    Returns:
+      Of each head `value_HEAD` [B, T], 0 on padding, and `value_next_HEAD` [B, T], the
+      value of the state after the last action, at the last turn of what was cut.
     """
     first = values if values.ndim == 2 else values[:, 0]
-    return {
-        f"value_{name}": jnp.where(batch.valid, first[batch.row, h], 0.0)
-        for h, name in enumerate(heads)
-    }
+    last = batch.valid & ~jnp.roll(batch.valid, -1, axis=1).at[:, -1].set(False)
+    cut = last & (batch.next_row >= 0)[:, None]
+    told = {}
+    for h, name in enumerate(heads):
+        after = first[jnp.maximum(batch.next_row, 0), h]
+        told[f"value_{name}"] = jnp.where(batch.valid, first[batch.row, h], 0.0)
+        told[f"value_next_{name}"] = jnp.where(cut, after[:, None], 0.0)
+    return told
 
 
 def taught(
