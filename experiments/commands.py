@@ -178,6 +178,10 @@ def tree(early: Early, words: Sequence[str] = ()) -> Group:
             "play": Leaf("play a game yourself, in the terminal", _own(Play, _play)),
             "report": Leaf("write report.html of a run", _own(Report, _report)),
             **_of_worlds(),
+            "credit": Leaf(
+                "assign credit to stored episodes, or to trajectories in a text file",
+                _credit(early),
+            ),
             "data": Group(
                 "episodes as data sets: export",
                 "word",
@@ -298,6 +302,22 @@ def _train(name: str, early: Early) -> Callable[[], Loaded]:
         return Loaded(Asked, run, Asked(replaced(settings, values), early.config))
 
     return load
+
+
+def _credit(early: Early) -> Callable[[], Loaded]:
+    def load() -> Loaded:
+        from hiper_jax.experiments import config, credit
+
+        kind = config.learning(early.estimator or "hae")
+        return Loaded(credit.Credit, _run_credit, credit.Credit(learn=kind()))
+
+    return load
+
+
+def _run_credit(asked: Any) -> None:
+    from hiper_jax.experiments import credit
+
+    credit.main(asked)
 
 
 def _warmstart(world: str) -> Callable[[], Loaded]:
