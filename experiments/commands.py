@@ -180,7 +180,7 @@ def tree(early: Early, words: Sequence[str] = ()) -> Group:
             **_of_worlds(),
             "credit": Leaf(
                 "assign credit to stored episodes, or to trajectories in a text file",
-                _credit(early),
+                _credit(early, words),
             ),
             "data": Group(
                 "episodes as data sets: export",
@@ -304,12 +304,16 @@ def _train(name: str, early: Early) -> Callable[[], Loaded]:
     return load
 
 
-def _credit(early: Early) -> Callable[[], Loaded]:
+def _credit(early: Early, words: Sequence[str]) -> Callable[[], Loaded]:
     def load() -> Loaded:
-        from hiper_jax.experiments import config, credit
+        from hiper_jax.experiments import credit
 
-        kind = config.learning(early.estimator or "hae")
-        return Loaded(credit.Credit, _run_credit, credit.Credit(learn=kind()))
+        asked = credit.Credit
+        at = words.index("--preset") + 1 if "--preset" in words else len(words)
+        preset = words[at] if at < len(words) else asked.preset
+        config = credit.usual(words, early.estimator, preset)
+        default = asked(estimator=config.estimator, learn=config.learn)
+        return Loaded(asked, _run_credit, default)
 
     return load
 

@@ -229,6 +229,9 @@ class Train:
     """Go on with other settings than the run began with; they are written down."""
     stop_after: Whole = 0
     """Stop after this many iterations of this call; 0: go on to the end."""
+    offline: str = ""
+    """Folder of episodes, a run's or a data set: updates are made from them, in an
+    order drawn anew each time round, and nothing is played but evaluations."""
     data: bool = False
     """Also write the episodes as a TFDS data set into `data` in the run's folder (the
     extra `data`)."""
@@ -262,6 +265,8 @@ class Train:
                 f"must be a multiple of the {self.siblings} samples of a task, got "
                 f"{self.episodes}: change it, or set {self._sized_by}",
             )
+        if self.redraw and self.offline:
+            raise SettingError(type(self), "redraw", "needs rollouts: not with offline")
         if self.redraw and self.siblings == 1:
             raise SettingError(
                 type(self), "redraw", "compares samples of a task: set samples, too"

@@ -51,8 +51,8 @@ class Credit:
     the episodes have."""
     step: Whole = 0
     """Which checkpoint of the run; 0: the newest."""
-    estimator: str = ""
-    """Which; empty: that of the run, or of the preset."""
+    estimator: configs.EstimatorName = "hae"
+    """Which; where it is not named, that of the run."""
     learn: objective.Settings = configs.Learn()
     """The estimator's settings; what is not named is as the run has it, or the
     preset."""
@@ -91,27 +91,27 @@ def main(asked: Credit) -> None:
     print(f"{out}: {number} episodes with the credit of {config.estimator}")
 
 
-def settings(asked: Credit) -> configs.Train:
-    """The settings of the run that played, or a preset's, with what is asked for."""
-    config = recipes.recipe(asked.preset)
-    for place in filter(None, (asked.source, asked.checkpoint)):
-        if (pathlib.Path(place) / "metrics.jsonl").is_file():
-            config = of_run(pathlib.Path(place), config)
+def usual(places: Sequence[str], estimator: str, preset: str) -> configs.Train:
+    """The settings of the first run among some folders, or else a preset's.
+
+    Args:
+      places: folders.
+      estimator: which; empty: as it is there.
+      preset: whose settings hold where no folder is a run's.
+    """
+    config = recipes.recipe(preset)
+    for place in map(pathlib.Path, filter(None, places)):
+        if (place / "metrics.jsonl").is_file():
+            config = of_run(place, config)
             break
-    config = configs.with_estimator(config, asked.estimator or config.estimator)
-    usual, wanted = type(asked.learn)(), asked.learn
-    changed = {
-        f.name: getattr(wanted, f.name)
-        for f in dataclasses.fields(wanted)
-        if getattr(wanted, f.name) != getattr(usual, f.name)
-    }
-    known = {field.name for field in dataclasses.fields(config.learn)}
-    if strange := sorted(set(changed) - known):
-        raise ValueError(
-            f"{config.estimator} has no setting {strange[0]}: name the --estimator, too"
-        )
-    learn = dataclasses.replace(config.learn, **changed)
-    return dataclasses.replace(config, learn=learn)
+    return configs.with_estimator(config, estimator or config.estimator)
+
+
+def settings(asked: Credit) -> configs.Train:
+    """The settings that are asked for, in the shapes of a run if there is one."""
+    places = asked.source, asked.checkpoint
+    config = usual(places, asked.estimator, asked.preset)
+    return dataclasses.replace(config, learn=asked.learn)
 
 
 def of_run(run: pathlib.Path, like: configs.Train) -> configs.Train:

@@ -16,7 +16,15 @@ from hiper_jax import workdir
 from hiper_jax.act.rollout import Dropped, Environments, Reader, rollout
 from hiper_jax.credit.strata import StrataSettings
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import export, folder, games, progress, redraw, setup
+from hiper_jax.experiments import (
+    export,
+    folder,
+    games,
+    offline,
+    progress,
+    redraw,
+    setup,
+)
 from hiper_jax.experiments.follow import follow
 from hiper_jax.experiments.panel import evaluate
 from hiper_jax.experiments.report import report, tables
@@ -42,6 +50,7 @@ class Run:
     panels: dict[str, tuple[list[str], str]]  # split -> games, hash of the whole split
     log: Callable[[int, dict], Any]  # (step, metrics), a second place for metrics
     root_key: jax.Array
+    stored: offline.Offline | None = None  # episodes that take a rollout's place
 
 
 def train(config: configs.Train, name: str) -> pathlib.Path:
@@ -114,6 +123,7 @@ def prepare(
         panels=panels,
         log=progress.logger(config, name),
         root_key=root_key,
+        stored=offline.load(config, agent) if config.offline else None,
     )
     if workdir.latest_step(place) is None:
         folder.claim(place, config, name, games.packages(config.world))
@@ -170,6 +180,8 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
                 num_episodes=config.episodes,
             )
             batch = setup.with_teacher(batch, drawn, config, run.agent, run.reader)
+            if run.stored is not None:
+                drawn.metrics.update(jax.device_get(run.stored.measure(state, batch)))
             with guard():  # state and files change together
                 clock.lap("other")
                 state, metrics, turns = functions.update(state, batch)
@@ -216,6 +228,8 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
 def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Drawn:
     """One iteration's episodes."""
     config = run.config
+    if run.stored is not None:
+        return offline.draw(run.stored, step, config)
     chosen = games.training_games(
         run.train_games, step, config.episodes, config.seed, config.siblings
     )

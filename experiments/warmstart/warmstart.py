@@ -10,10 +10,12 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import jax
 import numpy as np
 import optax
+import tyro
 
 from hiper_jax import lm
 from hiper_jax.accept import (
@@ -46,7 +48,7 @@ from hiper_jax.estimators import find_estimator
 from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import progress, recipes, setup
 from hiper_jax.experiments.config import Reading, Train, with_estimator
-from hiper_jax.experiments.warmstart import demonstrations
+from hiper_jax.experiments.warmstart import demonstrations, given
 from hiper_jax.experiments.warmstart.imitate import imitate
 from hiper_jax.experiments.warmstart.tokenizer import train_tokenizer
 from hiper_jax.lm import value_heads as heads
@@ -64,6 +66,10 @@ class WarmStart:
 
     out: Name = "runs/warmstart"
     """Folder for the weights and the tokenizer."""
+    source: Annotated[str, tyro.conf.arg(name="from")] = ""
+    """Imitate what others played instead of the scripted player: the won episodes of a
+    run or a data set, ALFWorld's folders with traj_data.json, or WebShop's file of
+    people's trajectories. Neither mistakes nor haste are taught then."""
     world: WorldSettings = settings_for(DEFAULT)
     """Which games are imitated."""
     reading: Reading = Reading()
@@ -177,8 +183,8 @@ def warmstart(config: WarmStart) -> pathlib.Path:
         style=config.reading.style,
         max_prompt=config.reading.max_prompt,
         history_length=config.reading.history_length,
-        mistakes=config.mistakes,
-        haste=config.haste,
+        mistakes=0.0 if config.source else config.mistakes,
+        haste=0.0 if config.source else config.haste,
         seed=config.seed,
         format=config.reading.format,
     )
@@ -243,7 +249,9 @@ def _imitation_report(steps: int) -> Callable[[int, dict[str, float]], None]:
 
 
 def practise(config: WarmStart) -> list[Demo]:
-    """The expert plays what its world lets it practise on."""
+    """The expert plays what its world lets it practise on; or others have played."""
+    if config.source:
+        return given.read(config.source, config.world, print)
     practice = world_of(config.world).lesson.practice
     if practice is None:
         games = worlds.training_manifest(config.world).ids
