@@ -256,9 +256,10 @@ def test_readme_is_a_page_that_one_reads_to_its_end():
         assert f"\n{command}\n" in text
 
 
-def test_the_notebook_runs(tmp_path):
+@pytest.mark.parametrize("name", ["hae", "episodes"])
+def test_the_notebook_runs(tmp_path, name):
     """In a kernel of its own; its cells assert what they say."""
-    file = ROOT / "examples" / "hae.ipynb"
+    file = ROOT / "examples" / f"{name}.ipynb"
     code = (
         "import sys, nbformat; from nbclient import NotebookClient; "
         "book = nbformat.read(sys.argv[1], 4); "
