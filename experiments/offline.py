@@ -105,7 +105,7 @@ def draw(offline: Offline, step: int, config: configs.Train) -> Drawn:
     }
     chosen = [offline.groups[orders[p // size][p % size]] for p in places]
     episodes = [episode for group in chosen for episode in group]
-    spent = dict.fromkeys(("environment", "generation", "text"), 0.0)
+    spent = {"environment": 0.0, "generation": 0.0, "text": 0.0}
     return Drawn(episodes, episodes, spent, {})
 
 

@@ -41,7 +41,7 @@ class Entry(NamedTuple):
     index: int = 0  # among the episodes of that iteration
 
 
-def features(credit: Sequence[str]):
+def features(credit: Sequence[str]) -> Any:
     """The TFDS features of a data set.
 
     Args:
@@ -55,7 +55,9 @@ def features(credit: Sequence[str]):
     def scalar(kind):
         return f.Text() if kind is str else f.Scalar(_KINDS[kind])
 
-    steps = {name: scalar(k) for name, k in _TURN.items() if k in _KINDS}
+    steps: dict[str, Any] = {
+        name: scalar(k) for name, k in _TURN.items() if k in _KINDS
+    }
     steps |= {name: f.Scalar(np.int32) for name in (*_LENGTHS.values(), "segment")}
     steps |= {name: f.Scalar(np.bool_) for name in ("is_first", "is_last")}
     steps |= {"is_terminal": f.Scalar(np.bool_), "discount": f.Scalar(np.float32)}
@@ -80,7 +82,7 @@ def features(credit: Sequence[str]):
     )
 
 
-def tfds():
+def tfds() -> Any:
     """The module tensorflow_datasets.
 
     Raises:

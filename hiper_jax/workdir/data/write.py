@@ -73,7 +73,10 @@ def _write(
     core = tfds().core
     info = core.DatasetInfo(
         builder=core.DatasetIdentity(
-            name=NAME, version=core.Version(VERSION), data_dir=folder, module_name=""
+            name=NAME,
+            version=core.Version(VERSION),
+            data_dir=str(folder),
+            module_name="",
         ),
         features=features(credit),
     )
