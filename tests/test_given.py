@@ -46,8 +46,9 @@ def test_text_of_any_agent_gets_its_credit(tmp_path, capsys):
     file, out = tmp_path / "log.jsonl", tmp_path / "credit.jsonl"
     file.write_text(json.dumps(LINE) + "\n\n")
     settings = ("--learn.gamma", 1.0, "--learn.lambda-segment", 1.0)
-    penalties = ("--learn.invalid-action-penalty", 0.0)
-    words = ("credit", "--text", file, "--out", out, *settings, *penalties)
+    for name in ("invalid-action", "refused", "keep-consistency"):
+        settings += (f"--learn.{name}-penalty", 0.0)
+    words = ("credit", "--text", file, "--out", out, *settings)
     assert run_cli(*words) == 0, capsys.readouterr().err
     (told,) = [json.loads(line) for line in out.read_text().splitlines()]
     assert {k: told[k] for k in LINE} == LINE
