@@ -308,20 +308,10 @@ def _credit(early: Early, words: Sequence[str]) -> Callable[[], Loaded]:
     def load() -> Loaded:
         from hiper_jax.experiments import credit
 
-        asked = credit.Credit
-        at = words.index("--preset") + 1 if "--preset" in words else len(words)
-        preset = words[at] if at < len(words) else asked.preset
-        config = credit.usual(words, early.estimator, preset)
-        default = asked(estimator=config.estimator, learn=config.learn)
-        return Loaded(asked, _run_credit, default)
+        default = credit.start(words, early.estimator)
+        return Loaded(credit.Credit, credit.main, default)
 
     return load
-
-
-def _run_credit(asked: Any) -> None:
-    from hiper_jax.experiments import credit
-
-    credit.main(asked)
 
 
 def _warmstart(world: str) -> Callable[[], Loaded]:

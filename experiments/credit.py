@@ -107,6 +107,19 @@ def usual(places: Sequence[str], estimator: str, preset: str) -> configs.Train:
     return configs.with_estimator(config, estimator or config.estimator)
 
 
+def start(words: Sequence[str], estimator: str) -> Credit:
+    """The defaults of a command line: those of a run that it names, or of its preset.
+
+    Args:
+      words: of the command line.
+      estimator: that it names; empty: none.
+    """
+    at = words.index("--preset") + 1 if "--preset" in words else len(words)
+    preset = words[at] if at < len(words) else Credit.preset
+    config = usual(words, estimator, preset)
+    return Credit(estimator=config.estimator, learn=config.learn)
+
+
 def settings(asked: Credit) -> configs.Train:
     """The settings that are asked for, in the shapes of a run if there is one."""
     places = asked.source, asked.checkpoint
