@@ -121,7 +121,7 @@ def measurer(config: configs.Train, agent: Agent) -> Callable[..., dict[str, Any
         N, L = batch.tokens.shape
         lengths = lengths_up_to(buckets, L)
         chunk = min(settings.chunk, N)
-        rows = Rows(batch.tokens, batch.length, batch.num_turns, lengths, chunk)
+        rows = Rows(batch.tokens, batch.length, batch.num_rows, lengths, chunk)
         actor, _ = model.assemble(reference, actor, critic)
 
         def scored(tokens, chosen):

@@ -82,10 +82,10 @@ def test_credit_of_stored_values_is_what_training_wrote(run, tmp_path, capsys):
     old = of_run(run)
     new = credited(capsys, tmp_path / "same", run)
     close(old, new, old[0].credit)
-    other = credited(capsys, tmp_path / "other", run, "--learn.lambda-segment", "0.1")
-    close(old, other, ["advantage_low", "value_low", "shaped_reward"])
+    other = credited(capsys, tmp_path / "other", run, "--learn.lambda-turn", "0.1")
+    close(old, other, ["return_high", "value_low", "shaped_reward"])
     with pytest.raises(AssertionError):
-        close(old, other, ["return_high"])
+        close(old, other, ["return_low"])
 
 
 def test_credit_of_a_checkpoint_is_what_training_wrote(run, tmp_path, capsys):

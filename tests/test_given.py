@@ -143,16 +143,18 @@ def test_alfworlds_expert_is_replayed_with_its_plans_subgoals(tmp_path):
     )
     worlds.games_folder(world)
     names = worlds.manifest(world, "train").ids
-    walks = {}
+    walks: dict[str, list[str]] = {}
     for game in names:
         folder = pathlib.Path(game).parent
         walk = json.loads((folder / "game.tw-pddl").read_text())["walkthrough"]
         walks[game] = walk
-        plan = [{"discrete_action": {"action": "GotoLocation", "args": ["desk"]}}]
+        plan: list[dict] = [
+            {"discrete_action": {"action": "GotoLocation", "args": ["desk"]}}
+        ]
         kinds = {"take": "PickupObject", "move": "PutObject", "use": "ToggleObject"}
         kinds |= {"clean": "CleanObject", "heat": "HeatObject", "cool": "CoolObject"}
         for action in walk:
-            verb, what = action.split()[:2]
+            verb, what, *_ = [*action.split(), ""]
             if verb in kinds:
                 step = {"action": kinds[verb], "args": [what, "place"]}
                 plan.append({"discrete_action": step, "high_idx": len(plan)})

@@ -113,16 +113,18 @@ def texts(
             action=action,
             gap=gap,
         )
-        yield (
-            (
-                step.task or demo.info["task"],
-                list(history[-2:]),
-                step.observation,
-                subgoal,
-                step.admissible_actions,
-            ),
-            response,
-        )
+        # What a player did wrong stays in the history, and is no lesson.
+        if step.expert_action:
+            yield (
+                (
+                    step.task or demo.info["task"],
+                    list(history[-2:]),
+                    step.observation,
+                    subgoal,
+                    step.admissible_actions,
+                ),
+                response,
+            )
         history.append((step.observation, step.action))
         subgoal = step.subgoal
 

@@ -74,6 +74,7 @@ def of_episode(episode: Episode) -> Demo:
             reward=turn.reward,
             terminated=t == last and episode.terminated,
             truncated=t == last and episode.truncated,
+            task=turn.task,
         )
         for t, turn in enumerate(episode.turns)
     )
