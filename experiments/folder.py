@@ -108,6 +108,12 @@ def changes(record: Mapping[str, Any], config: Train) -> list[Change]:
     ]
 
 
+def bound(config: Train) -> dict[str, Any]:
+    """The settings that decide a run's numbers, by dotted path."""
+    flat = dict(_flat(_plain(config)))
+    return {name: value for name, value in flat.items() if name not in FREE}
+
+
 def told(found: Sequence[Change]) -> str:
     """Settings that differ, in words."""
     return "; ".join(

@@ -1,9 +1,12 @@
 """An agent's weights -> the function that a rollout samples with."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
+from jax.sharding import Mesh, NamedSharding
 
 from hiper_jax import lm
 from hiper_jax.act.generate import make_generate, respond
@@ -32,18 +35,19 @@ def make_sampler(
       from (key, episode index, turn) alone. `make_policy.programs()` counts what was
       compiled.
     """
+    local = served_here(agent)
     generate = make_generate(
-        *generation(agent),
+        *generation(local),
         max_new=max_response,
         eos_id=agent.codec.end_ids,
         pad_id=agent.codec.pad_id,
         known=agent.known,
     )
     serve = server(agent)
-    slot_buckets = divisible(slot_buckets, agent.mesh)
+    slot_buckets = divisible(slot_buckets, local.mesh)
 
     def make_policy(params, key, temperature):
-        weights = serve(params)
+        weights = taken_over(serve(params), local.mesh)
 
         def sample(prompts, index, turn):
             # An episode has far fewer turns than 4096: no two rows share a name.
@@ -64,6 +68,43 @@ def make_sampler(
     make_policy.programs = generate.programs
     make_policy.lower = generate.lower
     return make_policy
+
+
+def served_here(agent: Agent) -> Agent:
+    """The agent on this host's part of the mesh, where its episodes are sampled.
+
+    Each host has a copy of the weights to sample with, cut along tensor as those that
+    are trained. On one host it is the mesh itself.
+
+    Raises:
+      ValueError: a host has not all of a copy.
+    """
+    if agent.mesh is None:
+        return agent
+    local = agent.mesh.local_mesh
+    if local.shape["tensor"] != agent.mesh.shape["tensor"]:
+        raise ValueError(
+            f"a copy of the weights is cut in {agent.mesh.shape['tensor']} along "
+            f"tensor, of which one host has {local.shape['tensor']} parts: set "
+            "--mesh.tensor to a divisor of a host's devices"
+        )
+    return dataclasses.replace(agent, mesh=local)
+
+
+def taken_over(weights: Any, mesh: Mesh | None) -> Any:
+    """This host's copy of weights that are repeated on all hosts; nothing travels."""
+    if mesh is None or all(x.is_fully_addressable for x in jax.tree.leaves(weights)):
+        return weights
+
+    def local(leaf: jax.Array) -> jax.Array:
+        assert isinstance(leaf.sharding, NamedSharding)
+        return jax.make_array_from_single_device_arrays(
+            leaf.shape,
+            NamedSharding(mesh, leaf.sharding.spec),
+            [shard.data for shard in leaf.addressable_shards],
+        )
+
+    return jax.tree.map(local, weights)
 
 
 def divisible(slots: tuple[int, ...], mesh) -> tuple[int, ...]:
