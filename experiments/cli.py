@@ -29,9 +29,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     room_for_fake_devices()
     try:
-        code = _run(argv)
-        _leave_if_not_alone(code)
-        sys.exit(code)
+        sys.exit(_run(argv))
     except KeyboardInterrupt as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one changes nothing
         print("\nhiper: stopped; what was finished is kept", file=sys.stderr)

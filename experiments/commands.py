@@ -377,6 +377,10 @@ _BENCHES: Mapping[str, Leaf] = {
         "every estimator against plain loops and rlax",
         _module("bench.advantages", "Advantages"),
     ),
+    "kills": Leaf(
+        "processes of a run killed at random: are they named, is anything lost?",
+        _module("bench.kills", "Kills"),
+    ),
     "soak": Leaf(
         "killed workers and a long run: nothing lost, nothing grows",
         _module("bench.soak", "Soak"),

@@ -70,6 +70,22 @@ def check(run: pathlib.Path, config: Train) -> None:
         )
 
 
+def check_places(config: Train) -> None:
+    """Refuses a bucket, which would become a folder of that name.
+
+    Raises:
+      ValueError: naming the setting.
+    """
+    data = str(getattr(config.world, "data", ""))
+    places = {"out": config.out, "model": config.model, "world.data": data}
+    for name, place in places.items():
+        if "://" in place:
+            raise ValueError(
+                f"--{name} {place} is no folder of a file system, and buckets are not "
+                "read or written: mount it, or name a folder that all hosts share"
+            )
+
+
 def read(run: pathlib.Path) -> dict[str, Any]:
     """The record of config.json.
 

@@ -92,6 +92,9 @@ def joined(asked: Hosts) -> Iterator[Any]:
         raise
     found.exchange("end", None)
     pulse.stop(_LINGER)
+    import jax
+
+    jax.distributed.shutdown()
 
 
 def leave(code: int) -> None:

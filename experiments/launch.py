@@ -61,23 +61,7 @@ def main(asked: Launch) -> None:
       SystemExit: one of them failed; with its code. All end then.
     """
     words = shlex.split(asked.command)
-    coordinator = f"localhost:{_free_port()}"
-    children = [
-        subprocess.Popen(
-            [
-                *(sys.executable, "-m", "hiper_jax.experiments.cli", *words),
-                *("--coordinator", coordinator),
-                *("--processes", str(asked.processes), "--process", str(index)),
-            ],
-            env=_environment(asked.devices_per_process),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # a Ctrl-C comes from us, once
-        )
-        for index in range(asked.processes)
-    ]
+    children = start(words, asked.processes, asked.devices_per_process)
     readers = [
         threading.Thread(target=_show, args=(index, child), daemon=True)
         for index, child in enumerate(children)
@@ -93,6 +77,36 @@ def main(asked: Launch) -> None:
         said = f"signal {-code}" if code < 0 else f"code {code}"
         print(f"hiper: process {index} ended first, by {said}", file=sys.stderr)
         raise SystemExit(code if code > 0 else 128 - code)
+
+
+def start(words: Sequence[str], processes: int, devices: int) -> list[subprocess.Popen]:
+    """Starts a command in several processes that find each other.
+
+    Args:
+      words: of the command, without `hiper`.
+      processes: how many.
+      devices: fake ones of each.
+
+    Returns:
+      The processes in order; output and errors of each come through its pipe.
+    """
+    coordinator = f"localhost:{_free_port()}"
+    return [
+        subprocess.Popen(
+            [
+                *(sys.executable, "-m", "hiper_jax.experiments.cli", *words),
+                *("--coordinator", coordinator),
+                *("--processes", str(processes), "--process", str(index)),
+            ],
+            env=_environment(devices),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # a Ctrl-C comes from us, once
+        )
+        for index in range(processes)
+    ]
 
 
 def _wait(children: Sequence[subprocess.Popen], grace: float) -> tuple[int, int] | None:

@@ -87,10 +87,9 @@ def joined(run: Run, drawn: Drawn, mine: Batch) -> tuple[Batch, dict[str, float]
         trajectories=run.config.episodes,
         pad_id=agent.codec.pad_id,
     )
-    parts = run.hosts.exchange(
-        "metrics", [told, len(drawn.first), int(mine.num_turns), drawn.metrics]
-    )
-    metrics = progress.of_all([tuple(part[:3]) for part in parts])
+    sizes = len(drawn.first), int(mine.num_turns)
+    parts = run.hosts.exchange("metrics", [told, *sizes, drawn.metrics])
+    metrics = progress.of_all([(part[0], part[1], part[2]) for part in parts])
     metrics["rollout/dropped"] = sum(part[3]["rollout/dropped"] for part in parts)
     return batch, metrics, sum(counts[: run.hosts.index])
 

@@ -74,9 +74,9 @@ def of_all(parts: list[tuple[dict[str, float], int, int]]) -> dict[str, float]:
     by_turn |= {"response_tokens", "prompt_tokens"}
     whole = {}
     for name in parts[0][0]:
-        column = 2 if name.partition("/")[2] in by_turn else 1
-        weights = [part[column] for part in parts]
-        values = [part[0][name] for part in parts]
+        turns = name.partition("/")[2] in by_turn
+        weights = [of_turns if turns else of for _, of, of_turns in parts]
+        values = [told[name] for told, _, _ in parts]
         whole[name] = float(np.dot(values, weights) / sum(weights))
     return whole
 

@@ -77,6 +77,7 @@ def train(config: configs.Train, name: str, hosts: Hosts | None = None) -> pathl
     Raises:
       ValueError, FileNotFoundError: something in the settings cannot work.
     """
+    folder.check_places(config)
     games.check_data(config.world)
     configs.check_model(config)
     setup.check_teacher(config)

@@ -33,18 +33,21 @@ class Hosts:
       asked: the signal by which one of them was told to stop, "" if none was.
     """
 
-    def __init__(self, *, wait: float = 1800.0):
+    def __init__(self, *, wait: float = 1800.0, among: Any = None):
         """
         Args:
           wait: seconds that the others may take to come to the same place.
+          among: (count, index, store), the store as JAX's client has it; None: the
+            processes of JAX's distributed runtime.
         """
-        self.count, self.index = jax.process_count(), jax.process_index()
+        known = among or (jax.process_count(), jax.process_index(), None)
+        self.count, self.index = known[:2]
+        self._store: Any = known[2]
         self.wait, self._calls = wait, 0
-        self._store: Any = None
         self.asked = ""
         self.names = [platform.node()]
         if self.count > 1:
-            self._store = _client()
+            self._store = self._store or _client()
             self.names = self.exchange("start", platform.node())
 
     @property
