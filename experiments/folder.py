@@ -23,6 +23,7 @@ FREE = frozenset(
         "checkpoint_every",
         "checkpoint_minutes",
         "keep",
+        "mesh.serving",
         "out",
         "resume",
         "stop_after",

@@ -85,10 +85,11 @@ def joined(asked: Hosts) -> Iterator[Any]:
         yield found
     except BaseException as error:
         if _of_a_device(error):
-            # A collective broke off because a process died: the pulse says which.
+            # A collective broke off, for a process died perhaps: the pulse says which.
+            _say(f"a program broke off ({str(error)[:200]}); looking for who is lost")
             time.sleep(asked.lost_after + 3 * _BEAT)
         found.fail(" ".join(str(error).split()) or type(error).__name__)
-        pulse.stop(_LINGER)
+        pulse.stop(_LINGER, "failed")
         raise
     found.exchange("end", None)
     pulse.stop(_LINGER)
@@ -112,19 +113,21 @@ class Pulse:
 
     def __init__(self, hosts: Any, lost_after: float):
         self._hosts, self._lost_after = hosts, lost_after
-        self._ended = False
+        self._state = "here"  # or "end", where all end, or "failed"
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def stop(self, linger: float) -> None:
+    def stop(self, linger: float, state: str = "end") -> None:
         """Says that this process ends; the first waits for the others to hear it."""
-        self._ended = True
+        self._state = state
         self._thread.join(3 * _BEAT)
         until = time.monotonic() + linger
         while self._hosts.writes and time.monotonic() < until:
             with contextlib.suppress(Exception):
-                said = self._hosts.beat(["end", 0, ""])
-                if all(said.get(i, [""])[0] == "end" for i in range(self._hosts.count)):
+                said = self._hosts.beat([state, 0, ""])
+                if len(said) == self._hosts.count and all(
+                    value[0] != "here" for value in said.values()
+                ):
                     break
             time.sleep(0.1)
 
@@ -133,12 +136,12 @@ class Pulse:
         seen: dict[int, tuple[Any, float]] = {}
         while True:
             count += 1
-            state = "end" if self._ended else "here"
+            state = self._state
             try:
                 said = hosts.beat([state, count, hosts.asked])
             except Exception:
                 return  # the coordinator is gone: JAX ends this process, and says so
-            if self._ended:
+            if state != "here":
                 return
             now = time.monotonic()
             for i in range(hosts.count):
@@ -146,16 +149,17 @@ class Pulse:
                 if i not in seen or seen[i][0] != value:
                     seen[i] = value, now
                 hosts.asked = hosts.asked or (value[2] if value else "")
-                silent = now - seen[i][1]
-                if silent > self._lost_after and (value or ["here"])[0] != "end":
-                    print(
-                        f"hiper: {hosts.name(i)} is lost: no sign of life for "
-                        f"{silent:.0f} s; mend it and go on with --resume",
-                        file=sys.stderr,
-                        flush=True,
-                    )
+                silent, state = now - seen[i][1], (value or ["here"])[0]
+                if silent > self._lost_after and state != "end":
+                    why = f"is lost: no sign of life for {silent:.0f} s"
+                    why = why if state == "here" else "has failed: see its output"
+                    _say(f"{hosts.name(i)} {why}; mend it and go on with --resume")
                     os._exit(2)
             time.sleep(_BEAT)
+
+
+def _say(line: str) -> None:
+    print(f"hiper: {' '.join(line.split())}", file=sys.stderr, flush=True)
 
 
 def _initialize(asked: Hosts) -> None:

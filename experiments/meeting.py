@@ -6,15 +6,18 @@ same state. With one host nothing is told, and what is raised is raised.
 """
 
 import contextlib
+import json
 import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import jax
+import numpy as np
 
 import hiper_jax
 from hiper_jax import workdir
 from hiper_jax.act.envs.world import WorldSettings
+from hiper_jax.act.rollout import Reader, Sampled, Sampler
 from hiper_jax.act.stack import Batch
 from hiper_jax.act.together import packed, unpacked
 from hiper_jax.experiments import folder, games, progress, setup
@@ -37,6 +40,12 @@ class Run(Protocol):
     def train_games(self) -> tuple[str, ...]: ...
     @property
     def panels(self) -> dict[str, tuple[list[str], str]]: ...
+    @property
+    def folder(self) -> pathlib.Path: ...
+    @property
+    def reader(self) -> Reader: ...
+    @property
+    def log(self) -> Callable[[int, dict], Any]: ...
     @property
     def root_key(self) -> jax.Array: ...
     @property
@@ -61,6 +70,34 @@ def agree(run: Run, step: int) -> None:
         "version": [jax.__version__, hiper_jax.__version__],
     }
     run.hosts.agree(f"iteration {step + 1}", facts)
+
+
+def stacked(run: Run, drawn: Drawn) -> Batch:
+    """What this host played, as arrays."""
+    config = run.config
+    batch = setup.stacked(
+        run.agent,
+        drawn.episodes,
+        config.reading,
+        run.functions.here,
+        max_turns=config.world.turns,
+        num_episodes=config.episodes // run.hosts.count,
+    )
+    return setup.with_teacher(batch, drawn, config, run.agent, run.reader)
+
+
+def write(run: Run, step: int, metrics, timing, episodes) -> None:
+    """What an iteration leaves on disk: numbers once, episodes by whoever played."""
+    hosts = run.hosts
+
+    def once() -> None:
+        workdir.append_metrics(run.folder, step, metrics, timing)
+        run.log(step, metrics)
+
+    hosts.first("metrics.jsonl", once)
+    workdir.write_episodes(run.folder, step, episodes, hosts=hosts)
+    if hosts.writes:
+        progress.print_iteration(step, run.config.num_updates, metrics, timing)
 
 
 def joined(run: Run, drawn: Drawn, mine: Batch) -> tuple[Batch, dict[str, float], int]:
@@ -121,6 +158,54 @@ def together(hosts: Hosts, guard: Any, what: str) -> Iterator[None]:
     if failed:
         raise HostError(f"{hosts.name(failed[0][0])}: {failed[0][1]}")
     progress.stop_if_asked(asked)
+
+
+@contextlib.contextmanager
+def turn_by_turn(run: Run, sample: Sampler) -> Iterator[Sampler]:
+    """Yields the sampler of a rollout; where all hosts sample together, one that waits.
+
+    It asks for all hosts' prompts at once and hands on this host's answers. A host
+    whose episodes are over goes on asking, for nothing, until all are.
+    """
+    hosts = run.hosts
+    if hosts.count == 1 or run.config.mesh.serving == "host":
+        yield sample
+        return
+
+    def ask(prompts, index, turn) -> Sampled | None:
+        mine = [[p.tolist() for p in prompts], np.asarray(index).tolist()]
+        said = hosts.gather(
+            "a turn", json.dumps([*mine, list(map(int, turn))]).encode()
+        )
+        asked = [json.loads(part) for part in said]
+        before = sum(len(part[0]) for part in asked[: hosts.index])
+        every = [np.array(p, np.int32) for part in asked for p in part[0]]
+        if not every:
+            return None
+        places, turns = (
+            np.array([x for part in asked for x in part[i]], np.int32) for i in (1, 2)
+        )
+        answers = sample(every, places, turns)
+        end = before + len(prompts)
+        return Sampled(answers.tokens[before:end], answers.log_prob[before:end])
+
+    def answer(prompts, index, turn) -> Sampled:
+        found = ask(prompts, index, turn)
+        assert found is not None  # whoever asks has a prompt
+        return found
+
+    def go_on() -> None:
+        while ask([], [], []) is not None:
+            pass
+
+    try:
+        yield answer
+    except (HostError, jax.errors.JaxRuntimeError):
+        raise  # the others cannot be asked any more
+    except BaseException:
+        go_on()
+        raise
+    go_on()
 
 
 def tell(hosts: Hosts) -> Callable[[str], None] | None:

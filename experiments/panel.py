@@ -1,5 +1,6 @@
 """A policy plays a fixed panel of games, each once; the outcome goes to a file."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -88,6 +89,7 @@ def play(
     on_turn: Callable[[int, int], Any] | None = None,
     on_drop: Callable[[Dropped], Any] = lambda one: None,
     first: int = 0,
+    shared: Callable[[Sampler], Any] = contextlib.nullcontext,
 ) -> list[dict[str, Any]]:
     """Plays every game once; returns what is recorded of each, in their order.
 
@@ -100,23 +102,27 @@ def play(
       temperature, seed, max_turns, max_dropped, strategic: see `evaluate`.
       on_turn, on_drop: see `rollout`.
       first: games of the panel before these, which others play.
+      shared: of the sampler, while games are played; see `meeting.turn_by_turn`.
     """
-    sample = from_place(bind(params, jax.random.key(seed), temperature), first)
-    if not games:  # `bind` was called all the same: all hosts lay out weights together
-        return []
+    # `bind` where there are no games, too: all hosts lay out weights together.
+    sampler = bind(params, jax.random.key(seed), temperature)
     dropped: list[Dropped] = []
-    drawn = strategy.draw(pool, sample, games, reader) if strategic else None
-    episodes, _ = rollout(
-        pool,
-        sample,
-        games,
-        reader,
-        max_turns=max_turns,
-        on_turn=on_turn,
-        on_drop=lambda one: (dropped.append(one), on_drop(one)),
-        max_dropped=max_dropped,
-        strategies=drawn and drawn.strategies,
-    )
+    with shared(sampler) as sample:
+        if not games:
+            return []
+        sample = from_place(sample, first)
+        drawn = strategy.draw(pool, sample, games, reader) if strategic else None
+        episodes, _ = rollout(
+            pool,
+            sample,
+            games,
+            reader,
+            max_turns=max_turns,
+            on_turn=on_turn,
+            on_drop=lambda one: (dropped.append(one), on_drop(one)),
+            max_dropped=max_dropped,
+            strategies=drawn and drawn.strategies,
+        )
     played = [_played(episode) for episode in episodes]
     for one in sorted(dropped):  # in the order of the games
         played.insert(one.index, _dropped(one))

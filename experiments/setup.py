@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,9 @@ def build(
     def init_state(actor, critic, key) -> TrainState:
         return placement.init_state(agent, init, actor, critic, key)
 
-    make_policy = sampler_of(agent, config.reading, here)
+    serving = config.mesh.serving if hosts > 1 else "host"
+    played = here if serving == "host" else shapes
+    make_policy = sampler_of(agent, config.reading, played, serving)
     make_embed = make_embedder(agent, rows=shapes.slots[-1], length=shapes.lengths[-1])
     return Functions(update, make_policy, make_embed, init_state, init, shapes, here)
 
@@ -209,13 +211,19 @@ def check_strategies(config: Train) -> None:
         )
 
 
-def sampler_of(agent: Agent, reading: Reading, shapes: Shapes):
+def sampler_of(
+    agent: Agent,
+    reading: Reading,
+    shapes: Shapes,
+    serving: Literal["host", "all"] = "host",
+):
     """`make_sampler` with the shapes of a run."""
     return make_sampler(
         agent,
         max_response=reading.max_response,
         slot_buckets=shapes.slots,
         prompt_buckets=shapes.prompts,
+        serving=serving,
     )
 
 

@@ -15,7 +15,6 @@ import jax
 
 from hiper_jax import workdir
 from hiper_jax.act.rollout import Dropped, Environments, Reader, rollout
-from hiper_jax.act.stack import Batch
 from hiper_jax.credit.strata import StrataSettings
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import folder, games, meeting, panel, progress, redraw, setup
@@ -199,7 +198,7 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
             meeting.agree(run, step)
             with meeting.together(run.hosts, guard, f"iteration {step + 1}"):
                 drawn = act(run, state, pool, step)
-                mine = stacked(run, drawn)
+                mine = meeting.stacked(run, drawn)
             batch, told, before = meeting.joined(run, drawn, mine)
             with guard():  # state and files change together
                 clock.lap("other")
@@ -215,7 +214,7 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
                     + functions.make_embed.programs()
                     + functions.update.programs()
                 )
-                write(run, step + 1, metrics, timing, episodes)
+                meeting.write(run, step + 1, metrics, timing, episodes)
                 done = step + 1 - first
                 stop = step + 1 == config.num_updates or done == config.stop_after
                 waited = time.monotonic() - saved >= 60 * config.checkpoint_minutes
@@ -243,34 +242,6 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
             run.say("nothing is lost: go on with --resume")
         raise
     return state
-
-
-def stacked(run: Run, drawn: redraw.Drawn) -> Batch:
-    """What this host played, as arrays."""
-    config = run.config
-    batch = setup.stacked(
-        run.agent,
-        drawn.episodes,
-        config.reading,
-        run.functions.here,
-        max_turns=config.world.turns,
-        num_episodes=config.episodes // run.hosts.count,
-    )
-    return setup.with_teacher(batch, drawn, config, run.agent, run.reader)
-
-
-def write(run: Run, step: int, metrics, timing, episodes) -> None:
-    """What an iteration leaves on disk: numbers once, episodes by whoever played."""
-    hosts = run.hosts
-
-    def once() -> None:
-        workdir.append_metrics(run.folder, step, metrics, timing)
-        run.log(step, metrics)
-
-    hosts.first("metrics.jsonl", once)
-    workdir.write_episodes(run.folder, step, episodes, hosts=hosts)
-    if hosts.writes:
-        progress.print_iteration(step, run.config.num_updates, metrics, timing)
 
 
 def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Drawn:
@@ -312,8 +283,10 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
             )
             told.update({} if attempt else seen)
         else:
-            sample = from_place(policy(config.temperature), begin)
-            episodes, spent = rollout(pool, sample, names, run.reader, **options)
+            sampler = policy(config.temperature)
+            with meeting.turn_by_turn(run, sampler) as sample:
+                sample = from_place(sample, begin)
+                episodes, spent = rollout(pool, sample, names, run.reader, **options)
         missing = {one.index for one in gone}
         left = [name for i, name in enumerate(names) if i not in missing]
         tasks.update((e.game, name) for e, name in zip(episodes, left, strict=True))
@@ -355,6 +328,7 @@ def examine(run: Run, state: TrainState, pool: Environments, tag: str, guard) ->
                 on_turn=run.bar(f"evaluating {what}"),
                 on_drop=progress.print_dropped,
                 first=begin,
+                shared=functools.partial(meeting.turn_by_turn, run),
             )
         said = hosts.gather(what, json.dumps(played).encode())
         record = panel.record(

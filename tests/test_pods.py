@@ -65,7 +65,8 @@ def interrupted(settings):
     told.signal(1, signal.SIGTERM)
     codes = told.wait(120)
     saved = workdir.latest_step(run) or 0
-    killed = Family([*words, "--resume", "--num-updates", "3"], 2, 4)
+    words += ["--resume", "--mesh.serving", "all"]
+    killed = Family(words, 2, 4)
     until_iteration(killed, run, saved + 1)
     killed.signal(1, signal.SIGKILL)
     began = time.monotonic()

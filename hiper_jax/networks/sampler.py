@@ -3,10 +3,10 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hiper_jax import lm
 from hiper_jax.act.generate import make_generate, respond
@@ -21,6 +21,7 @@ def make_sampler(
     max_response: int,
     slot_buckets: tuple[int, ...],
     prompt_buckets: tuple[int, ...],
+    serving: Literal["host", "all"] = "host",
 ):
     """Compiles generation once; the result samples with given weights and key.
 
@@ -29,25 +30,33 @@ def make_sampler(
       max_response: tokens, the end of message included.
       slot_buckets: allowed numbers of rows; rounded up to what the mesh divides.
       prompt_buckets: allowed lengths of prompts.
+      serving: on each host's own devices, or on the whole mesh: all hosts then call
+        with the same rows, and get all answers.
 
     Returns:
       make_policy(params, key, temperature) -> a rollout's `Sampler`, whose rows draw
       from (key, episode index, turn) alone. `make_policy.programs()` counts what was
       compiled.
     """
-    local = served_here(agent)
+    local = served_here(agent) if serving == "host" else agent
+    everywhere = None
+    if serving == "all" and agent.mesh is not None:
+        everywhere = NamedSharding(agent.mesh, PartitionSpec())
     generate = make_generate(
         *generation(local),
         max_new=max_response,
         eos_id=agent.codec.end_ids,
         pad_id=agent.codec.pad_id,
         known=agent.known,
+        places=everywhere,
     )
     serve = server(agent)
     slot_buckets = divisible(slot_buckets, local.mesh)
 
     def make_policy(params, key, temperature):
-        weights = taken_over(serve(params), local.mesh)
+        weights = serve(params)
+        if serving == "host":
+            weights = taken_over(weights, local.mesh)
 
         def sample(prompts, index, turn):
             # An episode has far fewer turns than 4096: no two rows share a name.
@@ -86,7 +95,7 @@ def served_here(agent: Agent) -> Agent:
         raise ValueError(
             f"a copy of the weights is cut in {agent.mesh.shape['tensor']} along "
             f"tensor, of which one host has {local.shape['tensor']} parts: set "
-            "--mesh.tensor to a divisor of a host's devices"
+            "--mesh.tensor to a divisor of a host's devices, or --mesh.serving all"
         )
     return dataclasses.replace(agent, mesh=local)
 
