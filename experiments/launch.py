@@ -157,8 +157,9 @@ def _send(children: Sequence[subprocess.Popen], number: int) -> None:
 
 def _show(index: int, child: subprocess.Popen) -> None:
     assert child.stdout is not None
-    for line in child.stdout:
-        print(f"[{index}] {line.rstrip()}", flush=True)
+    with child.stdout as said:
+        for line in said:
+            print(f"[{index}] {line.rstrip()}", flush=True)
 
 
 def _environment(devices: int) -> dict[str, str]:

@@ -15,6 +15,7 @@ from hiper_jax import workdir
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments.bench.kills import Family
 from hiper_jax.experiments.cli import main
+from hiper_jax.experiments.launch import split
 from hiper_jax.experiments.train import train
 from hiper_jax.lm import safetensors
 
@@ -159,3 +160,18 @@ def test_what_cannot_start_is_refused_in_one_line(words, said, capsys):
     assert stop.value.code == 2
     assert said in capsys.readouterr().err
     assert not pathlib.Path("gs:").exists()
+
+
+def test_launch_takes_its_own_flags_and_leaves_the_others():
+    words = ["launch", "--processes", "3", "--grace=5", "train", "x", "--out", "a b"]
+    assert split(words) == [*words[:4], "train x --out 'a b'"]
+    assert split(["launch"]) == ["launch"]
+
+
+def test_launch_ends_with_the_code_of_the_first_that_failed(capfd):
+    with pytest.raises(SystemExit) as stop:
+        main(["launch", "--processes", "2", "report", "/nowhere"])
+    assert stop.value.code == 2
+    said = capfd.readouterr()
+    assert all(f"[{i}] hiper: " in said.out for i in (0, 1))
+    assert "ended first, by code 2" in said.err

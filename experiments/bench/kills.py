@@ -76,8 +76,9 @@ class Family:
 
     def _read(self, index: int, child: subprocess.Popen) -> None:
         assert child.stdout is not None
-        for line in child.stdout:
-            self.lines[index].append(line.rstrip())
+        with child.stdout as said:
+            for line in said:
+                self.lines[index].append(line.rstrip())
 
     def signal(self, index: int, number: int) -> None:
         """Sends one process a signal; its workers, too, where it is killed."""
