@@ -126,14 +126,15 @@ def fetched(tree: Any, keep: bool = True) -> Any:
         if leaf.is_fully_addressable:
             return leaf
         everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
-        take = jax.jit(lambda x, i: x[i], out_shardings=everywhere)
+        if leaf.ndim < 3:
+            found = jax.jit(lambda x: x, out_shardings=everywhere)(leaf)
+            return np.asarray(found) if keep else None
+        layer = jax.jit(lambda x, i: x[i], out_shardings=everywhere)
         out = np.empty(leaf.shape, leaf.dtype) if keep else None
-        for i in range(leaf.shape[0]) if leaf.ndim > 2 else (slice(None),):
-            part = leaf if isinstance(i, slice) else take(leaf, i)
-            if isinstance(i, slice):
-                part = jax.jit(lambda x: x, out_shardings=everywhere)(leaf)
+        for i in range(leaf.shape[0]):
+            found = layer(leaf, i)  # on all hosts, whoever keeps it
             if out is not None:
-                out[i] = np.asarray(part)
+                out[i] = np.asarray(found)
         return out
 
     return jax.tree.map(whole, tree)
