@@ -209,6 +209,8 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
                 turns = {name: values[before:] for name, values in turns.items()}
                 episodes = progress.with_credit(drawn.episodes, turns)
                 timing = clock.stop(drawn.spent, episodes)
+                if run.hosts.count > 1:  # of all of them; the seconds are the first's
+                    timing["tokens"] = int(batch.length[batch.is_turn].sum())
                 timing["programs"] = (
                     functions.make_policy.programs()
                     + functions.make_embed.programs()
