@@ -33,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one changes nothing
         print("\nhiper: stopped; what was finished is kept", file=sys.stderr)
+        _leave_if_not_alone(getattr(stop, "code", 130))
         sys.exit(getattr(stop, "code", 130))
     except BrokenPipeError:
         os._exit(1)
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if os.environ.get("HIPER_TRACEBACK"):
             raise
         print(f"hiper: {_one_line(error)}", file=sys.stderr)
+        _leave_if_not_alone(2)
         sys.exit(2)
     except Exception as error:
         if os.environ.get("HIPER_TRACEBACK"):
@@ -49,7 +51,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             "hiper_jax; set HIPER_TRACEBACK=1 to see where",
             file=sys.stderr,
         )
+        _leave_if_not_alone(3)
         sys.exit(3)
+
+
+def _leave_if_not_alone(code: int) -> None:
+    """Ends one process of several at once: JAX would wait for those that are lost."""
+    if joined := sys.modules.get("hiper_jax.experiments.join"):
+        joined.leave(code)
 
 
 def _run(argv: list[str]) -> int:
@@ -62,6 +71,10 @@ def _run(argv: list[str]) -> int:
         "--estimator that of an estimator",
     )
     tree = commands.tree(early, argv)
+    if argv[:1] == ["launch"]:
+        from hiper_jax.experiments import launch
+
+        argv = launch.split(argv)
     if not argv:
         with contextlib.suppress(SystemExit):
             flags.parse(tree, ["--help"], "hiper")

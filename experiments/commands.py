@@ -174,6 +174,10 @@ def tree(early: Early, words: Sequence[str] = ()) -> Group:
                 "side",
                 _module("compare.compare", "Compare"),
             ),
+            "launch": Leaf(
+                "start a command in several processes of this machine, to try it",
+                _module("launch", "Launch"),
+            ),
             "eval": Leaf("play a fixed panel of games", _own(Eval, _eval)),
             "play": Leaf("play a game yourself, in the terminal", _own(Play, _play)),
             "report": Leaf("write report.html of a run", _own(Report, _report)),
@@ -277,17 +281,20 @@ def _module(name: str, kind: str) -> Callable[[], Loaded]:
 def _train(name: str, early: Early) -> Callable[[], Loaded]:
     def load() -> Loaded:
         from hiper_jax.experiments.config import Train, with_estimator
+        from hiper_jax.experiments.join import Hosts, joined
 
         @dataclasses.dataclass(frozen=True)
         class Asked:
             settings: Annotated[Train, tyro.conf.arg(name="")]
+            hosts: Annotated[Hosts, tyro.conf.arg(name="")] = Hosts()
             config: str = ""
             """YAML or JSON file of settings, which flags override."""
 
         def run(asked: Asked) -> None:
-            from hiper_jax.experiments.train import train
+            with joined(asked.hosts) as hosts:
+                from hiper_jax.experiments.train import train
 
-            train(asked.settings, name)
+                train(asked.settings, name, hosts)
 
         settings = recipes.recipe(name)
         values = read_file(early.config) if early.config else {}
@@ -299,7 +306,9 @@ def _train(name: str, early: Early) -> Callable[[], Loaded]:
             settings = dataclasses.replace(settings, world=world)
             if isinstance(values.get("world"), dict):
                 values["world"].pop("environment", None)  # the flag's is meant
-        return Loaded(Asked, run, Asked(replaced(settings, values), early.config))
+        return Loaded(
+            Asked, run, Asked(replaced(settings, values), config=early.config)
+        )
 
     return load
 
@@ -391,6 +400,10 @@ _BENCHES: Mapping[str, Leaf] = {
     "advantages": Leaf(
         "every estimator against plain loops and rlax",
         _module("bench.advantages", "Advantages"),
+    ),
+    "kills": Leaf(
+        "processes of a run killed at random: are they named, is anything lost?",
+        _module("bench.kills", "Kills"),
     ),
     "soak": Leaf(
         "killed workers and a long run: nothing lost, nothing grows",

@@ -107,6 +107,10 @@ class Mesh:
     """Ways that rows and weights are cut."""
     tensor: Count = 1
     """Ways that heads, inner width and vocabulary are cut."""
+    serving: Literal["host", "all"] = "host"
+    """Where several hosts sample: each on its own devices, from a copy of the weights,
+    at its own pace; or all together on the whole mesh, turn by turn, where a copy does
+    not fit one host."""
 
     def __post_init__(self):
         check_fields(self)

@@ -24,6 +24,7 @@ FREE = frozenset(
         "checkpoint_minutes",
         "data",
         "keep",
+        "mesh.serving",
         "out",
         "resume",
         "stop_after",
@@ -71,6 +72,22 @@ def check(run: pathlib.Path, config: Train) -> None:
         )
 
 
+def check_places(config: Train) -> None:
+    """Refuses a bucket, which would become a folder of that name.
+
+    Raises:
+      ValueError: naming the setting.
+    """
+    data = str(getattr(config.world, "data", ""))
+    places = {"out": config.out, "model": config.model, "world.data": data}
+    for name, place in places.items():
+        if "://" in place:
+            raise ValueError(
+                f"--{name} {place} is no folder of a file system, and buckets are not "
+                "read or written: mount it, or name a folder that all hosts share"
+            )
+
+
 def read(run: pathlib.Path) -> dict[str, Any]:
     """The record of config.json.
 
@@ -107,6 +124,12 @@ def changes(record: Mapping[str, Any], config: Train) -> list[Change]:
         for name, value in now.items()
         if name not in FREE and before.get(name) != value
     ]
+
+
+def bound(config: Train) -> dict[str, Any]:
+    """The settings that decide a run's numbers, by dotted path."""
+    flat = dict(_flat(_plain(config)))
+    return {name: value for name, value in flat.items() if name not in FREE}
 
 
 def told(found: Sequence[Change]) -> str:

@@ -62,6 +62,31 @@ def rollout_metrics(episodes: list[Episode]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
 
 
+def of_all(parts: list[tuple[dict[str, float], int, int]]) -> dict[str, float]:
+    """`rollout_metrics` of all hosts' episodes.
+
+    Args:
+      parts: of each host, its metrics, episodes and turns.
+    """
+    if len(parts) == 1:
+        return parts[0][0]
+    by_turn = {"valid_rate", "admissible_rate", "shortened_prompts"}
+    by_turn |= {"response_tokens", "prompt_tokens"}
+    whole = {}
+    for name in parts[0][0]:
+        turns = name.partition("/")[2] in by_turn
+        weights = [of_turns if turns else of for _, of, of_turns in parts]
+        values = [told[name] for told, _, _ in parts]
+        whole[name] = float(np.dot(values, weights) / sum(weights))
+    return whole
+
+
+def stop_if_asked(name: str) -> None:
+    """Raises what ends a program by the signal of that name; "" is none."""
+    if name:
+        raise Terminated if name == "SIGTERM" else KeyboardInterrupt
+
+
 def in_format(metrics: Mapping[str, Any], format: str) -> dict[str, Any]:
     """Metrics, without those that say nothing where responses have no plan."""
     of_plans = () if format == "plan" else ("policy/switch_rate",)
@@ -248,24 +273,29 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def deferred():
+def deferred(tell: Callable[[str], Any] | None = None):
     """Ctrl-C and SIGTERM at once, but not while the state is being replaced.
 
     Yields a guard: under `with guard():` a signal waits until the block ends.
     `guard.held` stays true after an error inside the block: the state is then unsure.
     Once a signal ends the work, later ones are not heard: what is saved then is saved.
+
+    Args:
+      tell: with several hosts, is told the signal's name, and nothing is raised here:
+        all stop at one place, see `stop_if_asked`.
     """
 
     class Guard:
         asked: type[KeyboardInterrupt] | None = None
         held = False
+        together = False  # what ends the work ends it on all hosts, at one place
 
         @contextlib.contextmanager
         def __call__(self):
             self.held = True
             yield
             self.held = False
-            if self.asked:
+            if self.asked and tell is None:
                 raise self.asked
 
     guard = Guard()
@@ -273,7 +303,9 @@ def deferred():
     def handle(number, frame):
         if guard.asked is None:
             guard.asked = Terminated if number == signal.SIGTERM else KeyboardInterrupt
-            if not guard.held:
+            if tell is not None:
+                tell(signal.Signals(number).name)
+            elif not guard.held:
                 raise guard.asked
 
     numbers = (signal.SIGINT, signal.SIGTERM)

@@ -2,7 +2,7 @@
 
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,11 +35,15 @@ class Functions(NamedTuple):
     init_state: Callable[..., TrainState]  # (actor, critic, key) -> placed state
     init: Callable[..., TrainState]  # the same as a pure function, for its shapes
     shapes: Shapes
+    here: Shapes  # of what one host plays and stacks; all, if it is alone
 
 
-def build(config: Train, agent: Agent, shapes: Shapes | None = None) -> Functions:
+def build(
+    config: Train, agent: Agent, shapes: Shapes | None = None, hosts: int = 1
+) -> Functions:
     """The update, the sampler and a state at step 0, in the shapes of a run."""
     shapes = shapes or run_shapes(config)
+    here = shapes if hosts == 1 else run_shapes(config, hosts)
     estimator = estimator_of(config)
     init, update = make_update(
         make_model(agent, estimator.heads),
@@ -55,19 +59,21 @@ def build(config: Train, agent: Agent, shapes: Shapes | None = None) -> Function
     def init_state(actor, critic, key) -> TrainState:
         return placement.init_state(agent, init, actor, critic, key)
 
-    make_policy = sampler_of(agent, config.reading, shapes)
+    serving = config.mesh.serving if hosts > 1 else "host"
+    played = here if serving == "host" else shapes
+    make_policy = sampler_of(agent, config.reading, played, serving)
     make_embed = make_embedder(agent, rows=shapes.slots[-1], length=shapes.lengths[-1])
-    return Functions(update, make_policy, make_embed, init_state, init, shapes)
+    return Functions(update, make_policy, make_embed, init_state, init, shapes, here)
 
 
-def run_shapes(config: Train) -> Shapes:
-    """The buckets that a run is compiled for."""
+def run_shapes(config: Train, hosts: int = 1) -> Shapes:
+    """The buckets that a run is compiled for; of one host's share of it."""
     return shapes_of(
         max_prompt=config.reading.max_prompt,
         max_response=config.reading.max_response,
-        episodes=config.episodes,
+        episodes=config.episodes // hosts,
         max_turns=config.world.turns,
-        slots=config.slots,
+        slots=max(config.slots // hosts, 1),
         strategies=config.strategies,
     )
 
@@ -157,6 +163,35 @@ def with_teacher(
     return teach.with_teacher(batch, prompts, max_prompt=longest, pad_id=pad)
 
 
+def check_hosts(config: Train, hosts: int) -> None:
+    """Refuses what several hosts cannot share out, before anything is loaded.
+
+    Raises:
+      ValueError: one line that says what to set.
+    """
+    if hosts == 1:
+        return
+    tasks, devices = config.episodes // config.siblings, jax.device_count()
+    if tasks % hosts:
+        raise ValueError(
+            f"{tasks} tasks of {config.siblings} episodes are no equal share for each "
+            f"of {hosts} hosts: set --episodes to a multiple of "
+            f"{config.siblings * hosts}"
+        )
+    if config.mesh.size != devices:
+        raise ValueError(
+            f"{hosts} hosts have {devices} devices in all, the mesh is "
+            f"{config.mesh.data} x {config.mesh.fsdp} x {config.mesh.tensor}: set "
+            "--mesh.data, --mesh.fsdp and --mesh.tensor to a product of that many"
+        )
+    if config.redraw:
+        raise ValueError("--redraw works on one host: set it to 0 on several")
+    if config.offline:
+        raise ValueError("--offline works on one host: leave it out on several")
+    if config.writes_strategies:
+        raise ValueError(f"{config.estimator} works on one host: choose another")
+
+
 def check_teacher(config: Train) -> None:
     """Raises ValueError where a teacher is needed and nobody knows the solution."""
     if estimator_of(config).reads_teacher and not world_of(config.world).solution:
@@ -178,13 +213,19 @@ def check_strategies(config: Train) -> None:
         )
 
 
-def sampler_of(agent: Agent, reading: Reading, shapes: Shapes):
+def sampler_of(
+    agent: Agent,
+    reading: Reading,
+    shapes: Shapes,
+    serving: Literal["host", "all"] = "host",
+):
     """`make_sampler` with the shapes of a run."""
     return make_sampler(
         agent,
         max_response=reading.max_response,
         slot_buckets=shapes.slots,
         prompt_buckets=shapes.prompts,
+        serving=serving,
     )
 
 

@@ -5,6 +5,7 @@
 
 import dataclasses
 import functools
+import json
 import pathlib
 import time
 from collections.abc import Callable
@@ -17,18 +18,20 @@ from hiper_jax.act.rollout import Dropped, Environments, Reader, rollout
 from hiper_jax.credit.strata import StrataSettings
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import (
-    export,
     folder,
     games,
+    meeting,
     offline,
+    panel,
     progress,
     redraw,
     setup,
 )
 from hiper_jax.experiments.follow import follow
-from hiper_jax.experiments.panel import evaluate
+from hiper_jax.experiments.panel import from_place
 from hiper_jax.experiments.report import report, tables
-from hiper_jax.networks import assemble
+from hiper_jax.hosts import Hosts
+from hiper_jax.networks import assemble, placement
 from hiper_jax.networks.agent import Agent, save_agent
 from hiper_jax.update.state import TrainState
 from hiper_jax.update.step import SKIPPED
@@ -50,15 +53,32 @@ class Run:
     panels: dict[str, tuple[list[str], str]]  # split -> games, hash of the whole split
     log: Callable[[int, dict], Any]  # (step, metrics), a second place for metrics
     root_key: jax.Array
+    hosts: Hosts
     stored: offline.Offline | None = None  # episodes that take a rollout's place
 
+    def say(self, line: str) -> None:
+        """Prints a line, once however many processes there are."""
+        if self.hosts.writes:
+            print(line)
 
-def train(config: configs.Train, name: str) -> pathlib.Path:
+    def bar(self, what: str) -> Callable[[int, int], Any]:
+        """Progress of what this host plays, during which all may be asked to stop."""
+        show = progress.bar(what) if self.hosts.writes else lambda done, total: None
+
+        def on_turn(done: int, total: int) -> None:
+            show(done, total)
+            progress.stop_if_asked(self.hosts.asked)
+
+        return on_turn
+
+
+def train(config: configs.Train, name: str, hosts: Hosts | None = None) -> pathlib.Path:
     """Runs or resumes one training run.
 
     Args:
       config: what to do.
       name: of the preset, for the folder and the report.
+      hosts: the processes that train together; None: this one alone.
 
     Returns:
       The run's folder.
@@ -66,51 +86,62 @@ def train(config: configs.Train, name: str) -> pathlib.Path:
     Raises:
       ValueError, FileNotFoundError: something in the settings cannot work.
     """
+    folder.check_places(config)
     games.check_data(config.world)
     configs.check_model(config)
     setup.check_teacher(config)
     setup.check_strategies(config)
     if config.data:
         workdir.data.tfds()
+    hosts = hosts or Hosts()
+    setup.check_hosts(config, hosts.count)
     place = pathlib.Path(config.out or default_folder(config, name))
-    folder.check(place, config)
-    with workdir.locked(place):
-        return _train(config, name, place)
+    hosts.first("the run's folder", lambda: folder.check(place, config))
+    with meeting.locked(hosts, place):
+        return _train(config, name, place, hosts)
 
 
-def _train(config: configs.Train, name: str, place: pathlib.Path) -> pathlib.Path:
-    """`train` in a folder that is this process's alone."""
+def _train(
+    config: configs.Train, name: str, place: pathlib.Path, hosts: Hosts
+) -> pathlib.Path:
+    """`train` in a folder that is these processes' alone."""
     began = time.monotonic()
-    run, state = prepare(config, name, place)
+    run, state = prepare(config, name, place, hosts)
     with (
-        progress.deferred() as guard,
-        games.open_pool(config.world, config.slots) as pool,
+        progress.deferred(meeting.tell(hosts)) as guard,
+        games.open_pool(config.world, max(config.slots // hosts.count, 1)) as pool,
     ):
         state = loop(run, state, pool, guard)
     if int(state.step) < config.num_updates:
-        print(f"stopped after iteration {int(state.step)}; go on with --resume")
+        run.say(f"stopped after iteration {int(state.step)}; go on with --resume")
         return run.folder
-    actor, critic = assemble.merged(run.agent, state)
-    model = configs.start_of(config)
-    save_agent(run.folder / "model", run.agent, actor, critic, tokenizer=model)
-    tables.write(run.folder)
-    print(tables.render(run.folder))
-    print(f"report: {report.write_report(run.folder)}")
-    print(f"{(time.monotonic() - began) / 60:.1f} minutes in all")
+    actor, critic = placement.fetched(assemble.merged(run.agent, state), hosts.writes)
+
+    def finish() -> None:
+        model = configs.start_of(config)
+        save_agent(run.folder / "model", run.agent, actor, critic, tokenizer=model)
+        tables.write(run.folder)
+        print(tables.render(run.folder))
+        print(f"report: {report.write_report(run.folder)}")
+        print(f"{(time.monotonic() - began) / 60:.1f} minutes in all")
+
+    hosts.first("the model and the report", finish)
     return run.folder
 
 
 def prepare(
-    config: configs.Train, name: str, place: pathlib.Path
+    config: configs.Train, name: str, place: pathlib.Path, hosts: Hosts
 ) -> tuple[Run, TrainState]:
     """Checks what is left to check, then makes or reads what the run begins with."""
-    folder.check(place, config)  # again: now nobody else can begin there
+    # Again: now nobody else can begin there.
+    hosts.first("the run's folder", lambda: folder.check(place, config))
     model = configs.start_of(config)
     mesh = setup.mesh_for(model, config)
-    train_games, panels = lists_of(config)
+    meeting.make_games(hosts, config.world)
+    train_games, panels = lists_of(config, hosts)
     agent, actor, critic = setup.load_for(model, config, mesh)
     root_key = jax.random.key(config.seed)
-    functions = setup.build(config, agent)
+    functions = setup.build(config, agent, hosts=hosts.count)
     state = functions.init_state(actor, critic, jax.random.key_data(root_key))
     run = Run(
         config=config,
@@ -121,17 +152,25 @@ def prepare(
         reader=setup.reader_of(agent, config.reading, config.world.environment),
         train_games=train_games,
         panels=panels,
-        log=progress.logger(config, name),
+        log=progress.logger(config, name) if hosts.writes else lambda step, line: None,
         root_key=root_key,
+        hosts=hosts,
         stored=offline.load(config, agent) if config.offline else None,
     )
-    if workdir.latest_step(place) is None:
-        folder.claim(place, config, name, games.packages(config.world))
+    newest = hosts.first("the checkpoints", lambda: workdir.latest_step(place))
+    if newest is None:
+        packages = games.packages(config.world)
+        hosts.first("config.json", lambda: folder.claim(place, config, name, packages))
         return run, state
-    state, _ = workdir.restore_newest(place, state, say=print)
-    folder.note_changes(place, config, int(state.step))
-    workdir.truncate_after(place, int(state.step))
-    print(f"resuming after iteration {int(state.step)}")
+    state, _ = workdir.restore_newest(place, state, say=run.say, hosts=hosts)
+    step = int(state.step)
+
+    def go_on() -> None:
+        folder.note_changes(place, config, step)
+        workdir.truncate_after(place, step)
+
+    hosts.first("what was written later", go_on)
+    run.say(f"resuming after iteration {step}")
     return run, state
 
 
@@ -142,9 +181,8 @@ def default_folder(config: configs.Train, name: str) -> str:
     return f"runs/{name}{other}-{config.seed}"
 
 
-def lists_of(config: configs.Train):
+def lists_of(config: configs.Train, hosts: Hosts):
     """The games to train on, and of each split to examine: games and its hash."""
-    games.games_folder(config.world)
     train_games = games.training_manifest(config.world).ids
     panels = {}
     for split, number in games.panels(
@@ -153,7 +191,8 @@ def lists_of(config: configs.Train):
         listed = games.manifest(config.world, split)
         chosen = games.evenly_spaced(listed.ids, number)
         panels[split] = chosen, listed.hash
-        if leaked := len(set(chosen) & set(train_games)):
+        leaked = len(set(chosen) & set(train_games))
+        if leaked and hosts.writes:
             print(f"note: {leaked} of {len(chosen)} {split} games are trained on too")
     return train_games, panels
 
@@ -163,64 +202,61 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
     config, functions = run.config, run.functions
     try:
         if int(state.step) == 0:
-            examine(run, state, pool, "before")
+            examine(run, state, pool, "before", guard)
         first = int(state.step)
         clock = progress.Clock(config.num_updates - first)
         saved = time.monotonic()
         for step in range(first, config.num_updates):
             clock.start()
-            drawn = act(run, state, pool, step)
-            episodes, spent = drawn.episodes, drawn.spent
-            batch = setup.stacked(
-                run.agent,
-                episodes,
-                config.reading,
-                functions.shapes,
-                max_turns=config.world.turns,
-                num_episodes=config.episodes,
-            )
-            batch = setup.with_teacher(batch, drawn, config, run.agent, run.reader)
+            meeting.agree(run, step)
+            with meeting.together(run.hosts, guard, f"iteration {step + 1}"):
+                drawn = act(run, state, pool, step)
+                mine = meeting.stacked(run, drawn)
+            batch, told, before = meeting.joined(run, drawn, mine)
             if run.stored is not None:
-                drawn.metrics.update(jax.device_get(run.stored.measure(state, batch)))
+                told |= jax.device_get(run.stored.measure(state, batch))
             with guard():  # state and files change together
                 clock.lap("other")
                 state, metrics, turns = functions.update(state, batch)
                 metrics, turns = jax.device_get((metrics, turns))
                 clock.lap("update")
-                told = progress.rollout_metrics(drawn.first)
-                metrics = {**told, **drawn.metrics, **metrics}
-                metrics = progress.in_format(metrics, config.reading.format)
-                episodes = progress.with_credit(episodes, turns)
-                timing = clock.stop(spent, episodes)
+                metrics = progress.in_format({**told, **metrics}, config.reading.format)
+                turns = {name: values[before:] for name, values in turns.items()}
+                episodes = progress.with_credit(drawn.episodes, turns)
+                timing = clock.stop(drawn.spent, episodes)
+                if run.hosts.count > 1:  # of all of them; the seconds are the first's
+                    timing["tokens"] = int(batch.length[batch.is_turn].sum())
                 timing["programs"] = (
                     functions.make_policy.programs()
                     + functions.make_embed.programs()
                     + functions.update.programs()
                 )
-                workdir.append_metrics(run.folder, step + 1, metrics, timing)
-                run.log(step + 1, metrics)
-                workdir.write_episodes(run.folder, step + 1, episodes)
-                if config.data:
-                    export.publish_run(run.folder)
-                progress.print_iteration(step + 1, config.num_updates, metrics, timing)
+                meeting.write(run, step + 1, metrics, timing, episodes)
                 done = step + 1 - first
                 stop = step + 1 == config.num_updates or done == config.stop_after
                 waited = time.monotonic() - saved >= 60 * config.checkpoint_minutes
+                waited = run.hosts.first(
+                    "a checkpoint's time", lambda late=waited: late
+                )
                 if stop or waited or (step + 1) % config.checkpoint_every == 0:
                     keep(run, state)
                     saved = time.monotonic()
-            check_skipped(run, metrics)
+            if metrics[SKIPPED]:
+                run.hosts.first(
+                    "skipped steps", lambda told=metrics: check_skipped(run, told)
+                )
             if stop:
                 break
             if config.eval_every and (step + 1) % config.eval_every == 0:
-                examine(run, state, pool, f"at-{step + 1:04d}")
+                examine(run, state, pool, f"at-{step + 1:04d}", guard)
         if int(state.step) == config.num_updates:
-            examine(run, state, pool, "after")
+            examine(run, state, pool, "after", guard)
     except BaseException:
-        if not guard.held:
+        # With several hosts only what ended all of them at one place.
+        if not guard.held and (run.hosts.count == 1 or guard.together):
             keep(run, state)
-            print(f"\nstopped after iteration {int(state.step)}", flush=True)
-            print("nothing is lost: go on with --resume", flush=True)
+            run.say(f"\nstopped after iteration {int(state.step)}")
+            run.say("nothing is lost: go on with --resume")
         raise
     return state
 
@@ -233,6 +269,8 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
     chosen = games.training_games(
         run.train_games, step, config.episodes, config.seed, config.siblings
     )
+    begin, end = run.hosts.share(len(chosen))
+    chosen = chosen[begin:end]
     key = jax.random.fold_in(run.root_key, step)
     weights = assemble.policy(run.agent, state)
     dropped: list[Dropped] = []
@@ -246,7 +284,7 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
         policy = functools.partial(run.functions.make_policy, weights, noise)
         options = {
             "max_turns": config.world.turns,
-            "on_turn": progress.bar(f"iteration {step + 1}: rollout{again}"),
+            "on_turn": run.bar(f"iteration {step + 1}: rollout{again}"),
             "on_drop": lambda one: (gone.append(one), progress.print_dropped(one)),
             "max_dropped": config.max_dropped,
         }
@@ -264,8 +302,10 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
             )
             told.update({} if attempt else seen)
         else:
-            sample = policy(config.temperature)
-            episodes, spent = rollout(pool, sample, names, run.reader, **options)
+            sampler = policy(config.temperature)
+            with meeting.turn_by_turn(run, sampler) as sample:
+                sample = from_place(sample, begin)
+                episodes, spent = rollout(pool, sample, names, run.reader, **options)
         missing = {one.index for one in gone}
         left = [name for i, name in enumerate(names) if i not in missing]
         tasks.update((e.game, name) for e, name in zip(episodes, left, strict=True))
@@ -284,39 +324,53 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
     return drawn._replace(metrics=metrics, tasks=tasks)
 
 
-def examine(run: Run, state: TrainState, pool: Environments, tag: str) -> None:
+def examine(run: Run, state: TrainState, pool: Environments, tag: str, guard) -> None:
     """Plays every panel that has no record of that tag yet."""
+    hosts, config = run.hosts, run.config
     for split, (chosen, digest) in run.panels.items():
-        file = run.folder / "eval" / f"{tag}-{split}.json"
-        if file.is_file():
+        file, what = run.folder / "eval" / f"{tag}-{split}.json", f"{tag}, {split}"
+        if hosts.first(what, file.is_file):
             continue
-        record = evaluate(
-            pool,
-            run.functions.make_policy,
-            assemble.policy(run.agent, state),
-            chosen,
-            run.reader,
+        begin, end = hosts.share(len(chosen))
+        with meeting.together(hosts, guard, what):
+            played = panel.play(
+                pool,
+                run.functions.make_policy,
+                assemble.policy(run.agent, state),
+                chosen[begin:end],
+                run.reader,
+                temperature=config.eval_temperature,
+                seed=config.seed,
+                max_turns=config.world.turns,
+                max_dropped=config.max_dropped,
+                strategic=config.writes_strategies,
+                on_turn=run.bar(f"evaluating {what}"),
+                on_drop=progress.print_dropped,
+                first=begin,
+                shared=functools.partial(meeting.turn_by_turn, run),
+            )
+        said = hosts.gather(what, json.dumps(played).encode())
+        record = panel.record(
+            [one for part in said for one in json.loads(part)],
             tag=tag,
             split=split,
             step=int(state.step),
-            temperature=run.config.eval_temperature,
-            seed=run.config.seed,
-            max_turns=run.config.world.turns,
+            temperature=config.eval_temperature,
+            seed=config.seed,
             manifest_hash=digest,
-            max_dropped=run.config.max_dropped,
-            strategic=run.config.writes_strategies,
-            on_turn=progress.bar(f"evaluating {tag}, {split}"),
-            on_drop=progress.print_dropped,
         )
-        workdir.write_json(file, record)
-        print(f"{tag} {tables.summary(record)}")
+        hosts.first(what, lambda to=file, what=record: workdir.write_json(to, what))
+        run.say(f"{tag} {tables.summary(record)}")
 
 
 def keep(run: Run, state: TrainState) -> None:
     """Writes a checkpoint, unless the newest is of this step."""
     step = int(state.step)
-    if workdir.latest_step(run.folder) != step:
-        workdir.save(run.folder, step, state, {"name": run.name}, keep=run.config.keep)
+    newest = run.hosts.first("a checkpoint", lambda: workdir.latest_step(run.folder))
+    if newest != step:
+        beside = {"name": run.name}
+        kept = run.config.keep
+        workdir.save(run.folder, step, state, beside, keep=kept, hosts=run.hosts)
 
 
 def check_skipped(run: Run, metrics: dict[str, Any]) -> None:

@@ -30,7 +30,7 @@ import sys
 import nbformat
 import pytest
 
-from hiper_jax.experiments import commands, flags
+from hiper_jax.experiments import commands, flags, launch
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = sorted(
@@ -38,7 +38,7 @@ PAGES = sorted(
     for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 )
 # Blocks that no test runs. One more is a decision, not an accident.
-NOT_RUN = 5
+NOT_RUN = 12
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<info>[^\n]*)\n(?P<code>.*?)^(?P=indent)```$", re.M | re.S
 )
@@ -135,6 +135,9 @@ def lacks(code):
 
 def check_command(words, where):
     """The words are a command and settings that it accepts; nothing is started."""
+    if words[:1] == ["launch"]:
+        words = launch.split(words)
+        check_command(shlex.split(words[-1]), where)
     try:
         early = flags.some(commands.Early, words, "--config needs a file")
         flags.parse(commands.tree(early), words, "hiper")

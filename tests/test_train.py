@@ -155,7 +155,7 @@ def test_ctrl_c_before_the_first_update_can_be_resumed(
     def press(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "evaluate", press)
+    monkeypatch.setattr(training.panel, "play", press)
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         run(setting, folder)

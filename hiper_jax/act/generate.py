@@ -125,8 +125,10 @@ def _advance(params, decode_step, note, carry: tuple[Sampling, Any]):
 class Generate:
     """`sample`, compiled: one program per shape (S, P); see `make_generate`."""
 
-    def __init__(self, function: Callable[..., tuple[Array, Array, Array]]):
-        self._sample = CountedJit(function)
+    def __init__(
+        self, function: Callable[..., tuple[Array, Array, Array]], **options: Any
+    ):
+        self._sample = CountedJit(function, **options)
 
     def __call__(
         self,
@@ -160,6 +162,7 @@ def make_generate(
     eos_id: int | Sequence[int],
     pad_id: int = 0,
     known: np.ndarray | None = None,
+    places: Any = None,
 ) -> Generate:
     """Builds the compiled sampler.
 
@@ -171,7 +174,9 @@ def make_generate(
       pad_id: what fills a response after its end.
       known: [V] bool, false where an id has no token and is never drawn; None: all
         have one.
+      places: sharding of what is returned, where every host must have all of it.
     """
+    options = {} if places is None else {"out_shardings": places}
     return Generate(
         functools.partial(
             sample,
@@ -181,7 +186,8 @@ def make_generate(
             stops=np.atleast_1d(np.asarray(eos_id, np.int32)),
             pad_id=pad_id,
             known=known,
-        )
+        ),
+        **options,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from hiper_jax import lm
@@ -106,6 +107,37 @@ def update_places(agent: Agent, init: Callable) -> Any:
 def serving_places(agent: Agent) -> Any:
     """Shardings of the weights to sample with, on the agent's mesh."""
     return sharding.serving_shardings(agent.served, agent.mesh)
+
+
+def fetched(tree: Any, keep: bool = True) -> Any:
+    """Weights of which each host has a part, as numpy arrays; called on all hosts.
+
+    Weights that this host has all of stay as they are. One layer travels at a time.
+
+    Args:
+      tree: arrays; stacked layers first.
+      keep: whether this host wants them.
+
+    Returns:
+      The tree; of nothing at all where it is not kept.
+    """
+
+    def whole(leaf: Any) -> Any:
+        if leaf.is_fully_addressable:
+            return leaf
+        everywhere = NamedSharding(leaf.sharding.mesh, PartitionSpec())
+        if leaf.ndim < 3:
+            found = jax.jit(lambda x: x, out_shardings=everywhere)(leaf)
+            return np.asarray(found) if keep else None
+        layer = jax.jit(lambda x, i: x[i], out_shardings=everywhere)
+        out = np.empty(leaf.shape, leaf.dtype) if keep else None
+        for i in range(leaf.shape[0]):
+            found = layer(leaf, i)  # on all hosts, whoever keeps it
+            if out is not None:
+                out[i] = np.asarray(found)
+        return out
+
+    return jax.tree.map(whole, tree)
 
 
 def abstract_state(agent: Agent, init: Callable) -> Any:

@@ -1,9 +1,12 @@
 """An agent's weights -> the function that a rollout samples with."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hiper_jax import lm
 from hiper_jax.act.generate import make_generate, respond
@@ -18,6 +21,7 @@ def make_sampler(
     max_response: int,
     slot_buckets: tuple[int, ...],
     prompt_buckets: tuple[int, ...],
+    serving: Literal["host", "all"] = "host",
 ):
     """Compiles generation once; the result samples with given weights and key.
 
@@ -26,24 +30,33 @@ def make_sampler(
       max_response: tokens, the end of message included.
       slot_buckets: allowed numbers of rows; rounded up to what the mesh divides.
       prompt_buckets: allowed lengths of prompts.
+      serving: on each host's own devices, or on the whole mesh: all hosts then call
+        with the same rows, and get all answers.
 
     Returns:
       make_policy(params, key, temperature) -> a rollout's `Sampler`, whose rows draw
       from (key, episode index, turn) alone. `make_policy.programs()` counts what was
       compiled.
     """
+    local = served_here(agent) if serving == "host" else agent
+    everywhere = None
+    if serving == "all" and agent.mesh is not None:
+        everywhere = NamedSharding(agent.mesh, PartitionSpec())
     generate = make_generate(
-        *generation(agent),
+        *generation(local),
         max_new=max_response,
         eos_id=agent.codec.end_ids,
         pad_id=agent.codec.pad_id,
         known=agent.known,
+        places=everywhere,
     )
     serve = server(agent)
-    slot_buckets = divisible(slot_buckets, agent.mesh)
+    slot_buckets = divisible(slot_buckets, local.mesh)
 
     def make_policy(params, key, temperature):
         weights = serve(params)
+        if serving == "host":
+            weights = taken_over(weights, local.mesh)
 
         def sample(prompts, index, turn):
             # An episode has far fewer turns than 4096: no two rows share a name.
@@ -64,6 +77,43 @@ def make_sampler(
     make_policy.programs = generate.programs
     make_policy.lower = generate.lower
     return make_policy
+
+
+def served_here(agent: Agent) -> Agent:
+    """The agent on this host's part of the mesh, where its episodes are sampled.
+
+    Each host has a copy of the weights to sample with, cut along tensor as those that
+    are trained. On one host it is the mesh itself.
+
+    Raises:
+      ValueError: a host has not all of a copy.
+    """
+    if agent.mesh is None:
+        return agent
+    local = agent.mesh.local_mesh
+    if local.shape["tensor"] != agent.mesh.shape["tensor"]:
+        raise ValueError(
+            f"a copy of the weights is cut in {agent.mesh.shape['tensor']} along "
+            f"tensor, of which one host has {local.shape['tensor']} parts: set "
+            "--mesh.tensor to a divisor of a host's devices, or --mesh.serving all"
+        )
+    return dataclasses.replace(agent, mesh=local)
+
+
+def taken_over(weights: Any, mesh: Mesh | None) -> Any:
+    """This host's copy of weights that are repeated on all hosts; nothing travels."""
+    if mesh is None or all(x.is_fully_addressable for x in jax.tree.leaves(weights)):
+        return weights
+
+    def local(leaf: jax.Array) -> jax.Array:
+        assert isinstance(leaf.sharding, NamedSharding)
+        return jax.make_array_from_single_device_arrays(
+            leaf.shape,
+            NamedSharding(mesh, leaf.sharding.spec),
+            [shard.data for shard in leaf.addressable_shards],
+        )
+
+    return jax.tree.map(local, weights)
 
 
 def divisible(slots: tuple[int, ...], mesh) -> tuple[int, ...]:

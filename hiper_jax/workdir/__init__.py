@@ -4,7 +4,8 @@ config.json                what was asked for, and what made the result
 metrics.jsonl              a line per iteration; no times: equal runs, equal files
 timing.jsonl               a line per iteration: where the seconds went
 tensorboard/               both, as event files
-episodes/000007.jsonl.gz   every episode of iteration 7, a line each
+episodes/000007.jsonl.gz   every episode of iteration 7, a line each; of several hosts
+                           a file each, 000007-00001-of-00004.jsonl.gz
 eval/before-valid_unseen.json
 checkpoints/00000007/      Orbax v1: `state` (arrays) and `extra` (JSON); a manifest
 data/                      with --data: the episodes as a TFDS data set

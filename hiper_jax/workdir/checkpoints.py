@@ -1,16 +1,18 @@
 """TrainState <-> Orbax checkpoints: whole, exact, onto any placement."""
 
 import contextlib
+import functools
 import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from hiper_jax.hosts import Hosts
 from hiper_jax.workdir import checked
 from hiper_jax.workdir.atomic import PARTIAL, guarded
 
@@ -25,6 +27,7 @@ def save(
     *,
     keep: int = 2,
     keep_every: int = 0,
+    hosts: Hosts | None = None,
 ) -> None:
     """Writes a checkpoint, then removes all but the `keep` newest.
 
@@ -35,6 +38,8 @@ def save(
       extra: anything that JSON holds.
       keep: checkpoints kept; 0 keeps all.
       keep_every: steps that are multiples of it stay as well; 0 for none.
+      hosts: the processes that hold the state together, all of which save it; each
+        writes its own parts, so that the folder must be on a disk that all share.
 
     Raises:
       OSError: the disk is full; older checkpoints stay as they were.
@@ -44,21 +49,32 @@ def save(
     _check_finite(run, step, leaves)
     root = pathlib.Path(run).resolve() / "checkpoints"
     partial, final = root / f"{step:08d}{PARTIAL}", root / f"{step:08d}"
-    _sweep(root)
-    try:
-        with guarded(root), _orbax() as ocp:
+    first = _first(hosts)
+
+    def begin() -> None:
+        _sweep(root)
+        with guarded(root):
             root.mkdir(parents=True, exist_ok=True)
-            beside = {"json": extra, _SEALED: True}
-            ocp.save_checkpointables(partial, {"state": leaves, "extra": beside})
+
+    def finish() -> None:
+        with guarded(root):
             checked.seal(partial)
             _remove(final)
             os.replace(partial, final)
+        for old in _steps(run)[:-keep] if keep else ():
+            if not keep_every or old % keep_every:
+                _remove(root / f"{old:08d}")
+
+    try:
+        first("a checkpoint's folder", begin)
+        with guarded(root), _orbax() as ocp:
+            beside = {"json": extra, _SEALED: True}
+            ocp.save_checkpointables(partial, {"state": leaves, "extra": beside})
+        first("a checkpoint's end", finish)
     except BaseException:
-        _sweep(root)
+        if hosts is None or hosts.writes:
+            _sweep(root)
         raise
-    for old in _steps(run)[:-keep] if keep else ():
-        if not keep_every or old % keep_every:
-            _remove(root / f"{old:08d}")
 
 
 def latest_step(run) -> int | None:
@@ -72,6 +88,7 @@ def restore(
     step: int | None = None,
     *,
     only: Collection[str] | None = None,
+    hosts: Hosts | None = None,
 ) -> tuple[Any, Any]:
     """Reads a checkpoint, or parts of it, into the shape, dtype and sharding of `like`.
 
@@ -82,6 +99,8 @@ def restore(
       step: which; None is the newest.
       only: the parts to read, such as "actor"; nothing is read or allocated for the
         others, whose leaves stay those of `like`. None: all.
+      hosts: the processes among which `like` is divided, all of which restore it; they
+        may be others, and more or fewer, than those that saved it.
 
     Returns:
       The state and what was saved beside it.
@@ -99,7 +118,7 @@ def restore(
         )
     path = pathlib.Path(run).resolve() / "checkpoints" / f"{step:08d}"
     want = _leaves(like)
-    sealed = checked.check(path)
+    sealed = _checked(path, hosts)
     with _readable(path), _orbax() as ocp:
         have = ocp.checkpointables_metadata(path).metadata["state"]
     _check_shapes(path, want, have)
@@ -122,7 +141,11 @@ def restore(
 
 
 def restore_newest(
-    run, like: Any, *, say: Callable[[str], Any] = lambda line: None
+    run,
+    like: Any,
+    *,
+    say: Callable[[str], Any] = lambda line: None,
+    hosts: Hosts | None = None,
 ) -> tuple[Any, Any]:
     """Reads the newest checkpoint that is whole; see `restore`.
 
@@ -133,30 +156,56 @@ def restore_newest(
       run: the run's folder.
       like: see `restore`.
       say: is told of each that is damaged.
+      hosts: see `restore`.
 
     Raises:
       FileNotFoundError, ValueError: see `restore`.
       Damaged: none is whole.
     """
     damaged: list[int] = []
-    for step in _steps(run)[::-1] or [None]:
+    first = _first(hosts)
+    for step in first("the checkpoints", lambda: _steps(run))[::-1] or [None]:
         try:
-            found = restore(run, like, step)
+            found = restore(run, like, step, hosts=hosts)
         except checked.Damaged as error:
             assert step is not None
             damaged.append(step)
             say(str(error))
             continue
-        for bad in damaged:
-            folder = pathlib.Path(run) / "checkpoints" / f"{bad:08d}"
-            aside = folder.with_name(folder.name + ".damaged")
-            shutil.rmtree(aside, ignore_errors=True)
-            os.replace(folder, aside)
+        first("damaged checkpoints", functools.partial(_set_aside, run, damaged))
         return found
     raise checked.Damaged(
         f"{run} is damaged: none of its checkpoints is whole; begin again in another "
         "folder"
     )
+
+
+def _first(hosts: Hosts | None) -> Callable[[str, Callable[[], Any]], Any]:
+    """`Hosts.first`; of one host it is the work itself."""
+    return (lambda what, work: work()) if hosts is None else hosts.first
+
+
+def _checked(path: pathlib.Path, hosts: Hosts | None) -> bool:
+    """`checked.check` by the first host for all; raises `Damaged` on all."""
+
+    def look() -> list[Any]:
+        try:
+            return [checked.check(path), ""]
+        except checked.Damaged as error:
+            return [False, str(error)]
+
+    sealed, line = _first(hosts)("a manifest", look)
+    if line:
+        raise checked.Damaged(line)
+    return sealed
+
+
+def _set_aside(run, damaged: Sequence[int]) -> None:
+    for bad in damaged:
+        folder = pathlib.Path(run) / "checkpoints" / f"{bad:08d}"
+        aside = folder.with_name(folder.name + ".damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(folder, aside)
 
 
 def _check_finite(run, step: int, leaves: Mapping[str, Any]) -> None:

@@ -19,6 +19,7 @@ def truncate_after(run, step: int) -> None:
     for file in (run / "tensorboard").glob("events*"):
         if int(file.name.split(".")[3]) > step:
             file.unlink()
-    for written, file in episode_files(run).items():
+    for written in episode_files(run):
         if written > step:
-            file.unlink()
+            for file in (run / "episodes").glob(f"{written:06d}[-.]*"):
+                file.unlink()

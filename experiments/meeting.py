@@ -1,0 +1,252 @@
+"""Where the hosts of a run meet: what ends one of them ends all, at one place.
+
+A host plays at its own pace and says nothing meanwhile. What is raised while it plays
+is told to the others where they next wait for each other, so that all of them save the
+same state. With one host nothing is told, and what is raised is raised.
+"""
+
+import contextlib
+import json
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+import hiper_jax
+from hiper_jax import workdir
+from hiper_jax.act.envs.world import WorldSettings
+from hiper_jax.act.rollout import Reader, Sampled, Sampler
+from hiper_jax.act.stack import Batch
+from hiper_jax.act.together import packed, unpacked
+from hiper_jax.experiments import export, folder, games, progress, setup
+from hiper_jax.experiments.config import Train
+from hiper_jax.experiments.redraw import Drawn
+from hiper_jax.hosts import HostError, Hosts
+from hiper_jax.networks.agent import Agent
+
+
+class Run(Protocol):
+    """What is read here of `train.Run`."""
+
+    @property
+    def config(self) -> Train: ...
+    @property
+    def agent(self) -> Agent: ...
+    @property
+    def functions(self) -> setup.Functions: ...
+    @property
+    def train_games(self) -> tuple[str, ...]: ...
+    @property
+    def panels(self) -> dict[str, tuple[list[str], str]]: ...
+    @property
+    def folder(self) -> pathlib.Path: ...
+    @property
+    def reader(self) -> Reader: ...
+    @property
+    def log(self) -> Callable[[int, dict], Any]: ...
+    @property
+    def root_key(self) -> jax.Array: ...
+    @property
+    def hosts(self) -> Hosts: ...
+
+
+def agree(run: Run, step: int) -> None:
+    """Compares what decides an iteration's numbers over all hosts, before it begins.
+
+    Raises:
+      HostError: a host is about to do something else; it and what differs are named.
+    """
+    if run.hosts.count == 1:
+        return
+    facts = {
+        "set of settings": folder.bound(run.config),
+        "step": step,
+        "set of shapes": [run.functions.shapes, run.functions.here],
+        "key": jax.random.key_data(run.root_key).tolist(),
+        "list of games": [run.train_games, run.panels],
+        "model": str(run.agent.config),
+        "version": [jax.__version__, hiper_jax.__version__],
+    }
+    run.hosts.agree(f"iteration {step + 1}", facts)
+
+
+def stacked(run: Run, drawn: Drawn) -> Batch:
+    """What this host played, as arrays."""
+    config = run.config
+    batch = setup.stacked(
+        run.agent,
+        drawn.episodes,
+        config.reading,
+        run.functions.here,
+        max_turns=config.world.turns,
+        num_episodes=config.episodes // run.hosts.count,
+    )
+    return setup.with_teacher(batch, drawn, config, run.agent, run.reader)
+
+
+def write(run: Run, step: int, metrics, timing, episodes) -> None:
+    """What an iteration leaves on disk: numbers once, episodes by whoever played."""
+    hosts = run.hosts
+
+    def once() -> None:
+        workdir.append_metrics(run.folder, step, metrics, timing)
+        run.log(step, metrics)
+
+    hosts.first("metrics.jsonl", once)
+    workdir.write_episodes(run.folder, step, episodes, hosts=hosts)
+    if run.config.data:
+        hosts.exchange("the episodes of all hosts", step)  # each reads them all
+        export.publish_run(run.folder)
+    if hosts.writes:
+        progress.print_iteration(step, run.config.num_updates, metrics, timing)
+
+
+def joined(run: Run, drawn: Drawn, mine: Batch) -> tuple[Batch, dict[str, float], int]:
+    """What all hosts played, given what this one did.
+
+    Args:
+      run: what it is a part of.
+      drawn: this host's episodes.
+      mine: the Batch of those.
+
+    Returns:
+      The Batch and the rollout's metrics of all, and how many episodes stand before
+      this host's.
+    """
+    told = progress.rollout_metrics(drawn.first)
+    if run.hosts.count == 1:
+        return mine, {**told, **drawn.metrics}, 0
+    reading, agent = run.config.reading, run.agent
+    how = {"mode": reading.mode, "format": reading.format}
+    data = packed(mine, drawn.episodes, agent.pieces, **how)
+    batch, counts = unpacked(
+        run.hosts.gather("rows", data),
+        rows=run.functions.shapes.rows[0],
+        trajectories=run.config.episodes,
+        pad_id=agent.codec.pad_id,
+    )
+    sizes = len(drawn.first), int(mine.num_turns)
+    parts = run.hosts.exchange("metrics", [told, *sizes, drawn.metrics])
+    metrics = progress.of_all([(part[0], part[1], part[2]) for part in parts])
+    metrics["rollout/dropped"] = sum(part[3]["rollout/dropped"] for part in parts)
+    return batch, metrics, sum(counts[: run.hosts.index])
+
+
+@contextlib.contextmanager
+def together(hosts: Hosts, guard: Any, what: str) -> Iterator[None]:
+    """Waits at the end of the block for all hosts; raises if one of them did inside.
+
+    Raises:
+      HostError: another host failed, or none is to be waited for any longer.
+      KeyboardInterrupt: some host was told to stop; `guard.together` is true then.
+    """
+    if hosts.count == 1:
+        yield
+        return
+    line, error = "", None
+    try:
+        yield
+    except KeyboardInterrupt:
+        pass  # hosts.asked says so
+    except Exception as caught:
+        line, error = " ".join(str(caught).split()) or type(caught).__name__, caught
+    heard = hosts.exchange(what, [line, hosts.asked])
+    failed = [(i, line) for i, (line, _) in enumerate(heard) if line]
+    asked = next((name for _, name in heard if name), "")
+    guard.together = bool(failed or asked)
+    if error is not None:
+        raise error
+    if failed:
+        raise HostError(f"{hosts.name(failed[0][0])}: {failed[0][1]}")
+    progress.stop_if_asked(asked)
+
+
+@contextlib.contextmanager
+def turn_by_turn(run: Run, sample: Sampler) -> Iterator[Sampler]:
+    """Yields the sampler of a rollout; where all hosts sample together, one that waits.
+
+    It asks for all hosts' prompts at once and hands on this host's answers. A host
+    whose episodes are over goes on asking, for nothing, until all are.
+    """
+    hosts = run.hosts
+    if hosts.count == 1 or run.config.mesh.serving == "host":
+        yield sample
+        return
+
+    def ask(prompts, index, turn) -> Sampled | None:
+        mine = [[p.tolist() for p in prompts], np.asarray(index).tolist()]
+        said = hosts.gather(
+            "a turn", json.dumps([*mine, list(map(int, turn))]).encode()
+        )
+        asked = [json.loads(part) for part in said]
+        before = sum(len(part[0]) for part in asked[: hosts.index])
+        every = [np.array(p, np.int32) for part in asked for p in part[0]]
+        if not every:
+            return None
+        places, turns = (
+            np.array([x for part in asked for x in part[i]], np.int32) for i in (1, 2)
+        )
+        answers = sample(every, places, turns)
+        end = before + len(prompts)
+        return Sampled(answers.tokens[before:end], answers.log_prob[before:end])
+
+    def answer(prompts, index, turn) -> Sampled:
+        found = ask(prompts, index, turn)
+        assert found is not None  # whoever asks has a prompt
+        return found
+
+    def go_on() -> None:
+        while ask([], [], []) is not None:
+            pass
+
+    try:
+        yield answer
+    except (HostError, jax.errors.JaxRuntimeError):
+        raise  # the others cannot be asked any more
+    except BaseException:
+        go_on()
+        raise
+    go_on()
+
+
+def tell(hosts: Hosts) -> Callable[[str], None] | None:
+    """What a signal does where there are several hosts; see `progress.deferred`."""
+    if hosts.count == 1:
+        return None
+
+    def note(name: str) -> None:
+        hosts.asked = hosts.asked or name
+
+    return note
+
+
+@contextlib.contextmanager
+def locked(hosts: Hosts, place: pathlib.Path) -> Iterator[None]:
+    """Holds a run's folder for all hosts; the first one's process holds the lock."""
+    if hosts.count == 1:
+        with workdir.locked(place):
+            yield
+        return
+    with contextlib.ExitStack() as stack:
+
+        def hold() -> None:
+            stack.enter_context(workdir.locked(place))
+
+        hosts.first("the lock", hold)
+        yield
+
+
+def make_games(hosts: Hosts, world: WorldSettings) -> None:
+    """Makes the games of a world if need be, once on each disk.
+
+    The first host goes first, then the first of each machine, which finds them there if
+    the machines share a disk, then the others.
+    """
+    here = hosts.names.index(hosts.names[hosts.index]) if hosts.count > 1 else 0
+    mine = 0 if hosts.writes else 1 if here == hosts.index else 2
+    for turn in range(3 if hosts.count > 1 else 1):
+        if turn == mine:
+            games.games_folder(world, print if hosts.writes else lambda line: None)
+        hosts.exchange("the games", None)

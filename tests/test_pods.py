@@ -1,0 +1,177 @@
+"""Training over two processes is training in one; what ends one of them ends both."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import time
+
+import numpy as np
+import pytest
+import tiny_runs
+
+from hiper_jax import workdir
+from hiper_jax.experiments import config as configs
+from hiper_jax.experiments.bench.kills import Family
+from hiper_jax.experiments.cli import main
+from hiper_jax.experiments.launch import split
+from hiper_jax.experiments.train import train
+from hiper_jax.lm import safetensors
+
+LOST = 8  # seconds
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    """Three iterations without a critic, on eight devices, and a file that says so."""
+    folder = tmp_path_factory.mktemp("pods")
+    made = configs.with_estimator(
+        tiny_runs.settings(
+            folder,
+            tiny_runs.levels(folder, max_turns=2),
+            mesh=configs.Mesh(data=8),
+            num_updates=3,
+            samples=2,
+            checkpoint_every=1,
+            checkpoint_minutes=1e6,
+        ),
+        "rloo",
+    )
+    learn = dataclasses.replace(made.learn, minibatch=8, chunk=8, kl_coef=0.0)
+    made = dataclasses.replace(made, learn=learn, eval_episodes=3)
+    (folder / "settings.json").write_text(json.dumps(dataclasses.asdict(made)))
+    return folder, made
+
+
+@pytest.fixture(scope="module")
+def alone(settings):
+    """The run of one process."""
+    folder, made = settings
+    return train(dataclasses.replace(made, out=str(folder / "one")), "quickstart")
+
+
+@pytest.fixture(scope="module")
+def interrupted(settings):
+    """The run of two, ended once by SIGTERM and once by SIGKILL, then ended by one."""
+    folder, made = settings
+    patch = pytest.MonkeyPatch()
+    patch.setenv("JAX_COMPILATION_CACHE_DIR", os.environ["HIPER_TEST_PROGRAMS"])
+    patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    run, words = folder / "two", ["train", "quickstart"]
+    words += ["--config", str(folder / "settings.json"), "--out", str(run)]
+    words += ["--lost-after", str(LOST)]
+    told = Family(words, 2, 4)
+    until_iteration(told, run, 1)
+    told.signal(1, signal.SIGTERM)
+    codes = told.wait(120)
+    saved = workdir.latest_step(run) or 0
+    words += ["--resume", "--mesh.serving", "all"]
+    killed = Family(words, 2, 4)
+    until_iteration(killed, run, saved + 1)
+    killed.signal(1, signal.SIGKILL)
+    began = time.monotonic()
+    left = killed.wait(120)
+    seconds = time.monotonic() - began
+    patch.undo()
+    files = sorted(file.name for file in (run / "episodes").iterdir())
+    train(dataclasses.replace(made, out=str(run), resume=True), "quickstart")
+    return run, (told, codes, saved), (killed, left, seconds), files
+
+
+def until_iteration(family, run, step):
+    until = time.monotonic() + 400
+    while len(workdir.read_lines(run / "metrics.jsonl")) < step:
+        assert time.monotonic() < until and all(
+            child.poll() is None for child in family.children
+        ), family.lines
+        time.sleep(0.02)
+
+
+def weights(run):
+    found = safetensors.read_file(run / "model" / "model.safetensors")
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+def test_a_signal_to_one_process_ends_both_at_one_step(interrupted):
+    _, (family, codes, saved), _, _ = interrupted
+    assert codes == [143, 143], family.lines
+    assert 1 <= saved <= 3
+    assert any("nothing is lost" in line for line in family.lines[0])
+    assert not any("nothing is lost" in line for line in family.lines[1])
+
+
+def test_a_process_that_is_killed_is_named_by_the_other(interrupted):
+    _, _, (family, codes, seconds), _ = interrupted
+    assert codes[1] == -signal.SIGKILL and codes[0] not in (0, None)
+    assert seconds < LOST + 30
+    assert "process 1" in family.named(1) and "is lost" in family.named(1)
+
+
+def test_two_processes_interrupted_twice_train_as_one(alone, interrupted):
+    """Same episodes, token for token; weights to 1e-5 of themselves."""
+    run = interrupted[0]
+    for step in (1, 2, 3):
+        pairs = zip(
+            *(
+                workdir.read_episodes(workdir.episode_files(r)[step])
+                for r in (alone, run)
+            ),
+            strict=True,
+        )
+        for one, other in pairs:
+            assert one.game == other.game and len(one.turns) == len(other.turns)
+            for a, b in zip(one.turns, other.turns, strict=True):
+                np.testing.assert_array_equal(a.prompt, b.prompt)
+                np.testing.assert_array_equal(a.response, b.response)
+    for name, value in weights(alone).items():
+        np.testing.assert_allclose(
+            weights(run)[name], value, rtol=1e-4, atol=1e-5, err_msg=name
+        )
+    for file in ("before-valid_unseen.json", "after-valid_unseen.json"):
+        records = [json.loads((r / "eval" / file).read_text()) for r in (alone, run)]
+        assert records[0] == records[1]
+
+
+def test_each_process_writes_its_own_episodes_and_one_the_numbers(interrupted):
+    run, _, _, files = interrupted
+    assert files[:2] == [f"000001-0000{i}-of-00002.jsonl.gz" for i in (1, 2)]
+    steps = [line["step"] for line in workdir.read_lines(run / "metrics.jsonl")]
+    assert steps == [1, 2, 3]
+    first = next(iter(workdir.episode_files(run).values()))
+    assert len(list(workdir.read_episodes(first))) == 4
+    (first.parent / files[1]).unlink()
+    with pytest.raises(ValueError, match="00002-of-00002.* is gone"):
+        list(workdir.read_episodes(first))
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--processes", "2"], "coordinator must be HOST:PORT"),
+        (["--process", "1"], "process must be below processes"),
+        (["--coordinator", "here"], "coordinator must be HOST:PORT, got here"),
+        (["--out", "gs://bucket/run"], "--out gs://bucket/run is no folder"),
+    ],
+)
+def test_what_cannot_start_is_refused_in_one_line(words, said, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "quickstart", *words])
+    assert stop.value.code == 2
+    assert said in capsys.readouterr().err
+    assert not pathlib.Path("gs:").exists()
+
+
+def test_launch_takes_its_own_flags_and_leaves_the_others():
+    words = ["launch", "--processes", "3", "--grace=5", "train", "x", "--out", "a b"]
+    assert split(words) == [*words[:4], "train x --out 'a b'"]
+    assert split(["launch"]) == ["launch"]
+
+
+def test_launch_ends_with_the_code_of_the_first_that_failed(capfd):
+    with pytest.raises(SystemExit) as stop:
+        main(["launch", "--processes", "2", "report", "/nowhere"])
+    assert stop.value.code == 2
+    said = capfd.readouterr()
+    assert all(f"[{i}] hiper: " in said.out for i in (0, 1))
+    assert "ended first, by code 2" in said.err

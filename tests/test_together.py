@@ -1,0 +1,65 @@
+"""Rows of several hosts make the batch that one host makes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import small
+
+from hiper_jax.act.stack import stack
+from hiper_jax.act.together import packed, unpacked
+
+
+def stacked(agent, episodes, rows, number):
+    return stack(
+        episodes,
+        agent.pieces,
+        max_turns=6,
+        max_response=40,
+        row_buckets=(rows,),
+        length_buckets=(96,),
+        num_episodes=number,
+        pad_id=agent.codec.pad_id,
+    )
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("hosts", [1, 2, 4])
+def test_the_batch_of_several_hosts_is_that_of_one(hosts, lost):
+    """Every field, bit for bit, with tasks that hosts share and episodes dropped."""
+    agent, _, _ = small.agent()
+    whole = small.episodes(0) + small.episodes(1)
+    whole[6] = dataclasses.replace(whole[6], game=whole[0].game)
+    whole[3] = whole[7]  # equal turns on two hosts
+    size = len(whole) // hosts
+    groups = [whole[h * size : (h + 1) * size] for h in range(hosts)]
+    if lost:
+        groups[0] = groups[0][lost:]
+    left = [episode for group in groups for episode in group]
+    expected = stacked(agent, left, 64, len(whole))
+    parts = [
+        packed(stacked(agent, group, 64, size), group, agent.pieces)
+        for group in groups
+        if group
+    ]
+    batch, counts = unpacked(
+        parts, rows=64, trajectories=len(whole), pad_id=agent.codec.pad_id
+    )
+    assert sum(counts) == len(left)
+    for name, value in vars(expected).items():
+        found = getattr(batch, name)
+        if value is None:
+            assert found is None
+            continue
+        assert np.asarray(found).dtype == np.asarray(value).dtype, name
+        np.testing.assert_array_equal(found, value, err_msg=name)
+    assert len(set(expected.group.tolist())) < len(whole)
+
+
+def test_a_field_that_nobody_brings_together_is_refused():
+    agent, _, _ = small.agent()
+    episodes = small.episodes(0)
+    batch = stacked(agent, episodes, 64, 4)
+    batch = batch.replace(flagged=batch.valid)
+    with pytest.raises(ValueError, match="flagged of a Batch is not brought together"):
+        packed(batch, episodes, agent.pieces)
