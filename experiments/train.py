@@ -98,6 +98,7 @@ def prepare(
     mesh = setup.mesh_for(model, config)
     train_games, panels = lists_of(config)
     agent, actor, critic = setup.load_for(model, config, mesh)
+    config = folder.dated(place, config, agent.codec)
     root_key = jax.random.key(config.seed)
     functions = setup.build(config, agent)
     state = functions.init_state(actor, critic, jax.random.key_data(root_key))

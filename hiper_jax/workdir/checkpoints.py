@@ -1,6 +1,7 @@
 """TrainState <-> Orbax checkpoints: whole, exact, onto any placement."""
 
 import contextlib
+import errno
 import logging
 import os
 import pathlib
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from hiper_jax.workdir import checked
 from hiper_jax.workdir.atomic import PARTIAL, guarded
 
+_BESIDE = 1 << 17  # bytes of metadata and what else is beside the state
 _SEALED = "sealed"  # beside the state: a manifest was written
 
 
@@ -48,6 +50,7 @@ def save(
     try:
         with guarded(root), _orbax() as ocp:
             root.mkdir(parents=True, exist_ok=True)
+            _check_room(root, leaves)
             beside = {"json": extra, _SEALED: True}
             ocp.save_checkpointables(partial, {"state": leaves, "extra": beside})
             checked.seal(partial)
@@ -122,16 +125,20 @@ def restore(
 
 
 def restore_newest(
-    run, like: Any, *, say: Callable[[str], Any] = lambda line: None
+    run,
+    like: Any,
+    *,
+    only: Collection[str] | None = None,
+    set_aside: bool = True,
+    say: Callable[[str], Any] = lambda line: None,
 ) -> tuple[Any, Any]:
     """Reads the newest checkpoint that is whole; see `restore`.
 
-    Damaged ones that are newer are set aside under another name: the run comes to
-    their steps again.
-
     Args:
       run: the run's folder.
-      like: see `restore`.
+      like, only: see `restore`.
+      set_aside: whether damaged ones that are newer get another name, for whoever goes
+        on with the run comes to their steps again.
       say: is told of each that is damaged.
 
     Raises:
@@ -141,13 +148,13 @@ def restore_newest(
     damaged: list[int] = []
     for step in _steps(run)[::-1] or [None]:
         try:
-            found = restore(run, like, step)
+            found = restore(run, like, step, only=only)
         except checked.Damaged as error:
             assert step is not None
             damaged.append(step)
-            say(str(error))
+            say(f"{error}; looking at the one before it")
             continue
-        for bad in damaged:
+        for bad in damaged if set_aside else ():
             folder = pathlib.Path(run) / "checkpoints" / f"{bad:08d}"
             aside = folder.with_name(folder.name + ".damaged")
             shutil.rmtree(aside, ignore_errors=True)
@@ -157,6 +164,26 @@ def restore_newest(
         f"{run} is damaged: none of its checkpoints is whole; begin again in another "
         "folder"
     )
+
+
+def _check_room(root: pathlib.Path, leaves: Mapping[str, Any]) -> None:
+    """Raises OSError where a checkpoint cannot be written, or not all of it.
+
+    Once one of its writes has failed, Orbax leaves threads behind that wait for that
+    one for minutes, and keep the process from ending.
+    """
+    probe = root / f"probe-{os.getpid()}{PARTIAL}"
+    probe.mkdir()
+    probe.rmdir()
+    needed = sum(
+        part.data.nbytes
+        for leaf in leaves.values()
+        for part in leaf.addressable_shards
+        if part.replica_id == 0
+    )
+    with contextlib.suppress(FileNotFoundError):  # no folder of this machine's
+        if shutil.disk_usage(root).free < needed + _BESIDE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _check_finite(run, step: int, leaves: Mapping[str, Any]) -> None:
