@@ -23,7 +23,7 @@ from hiper_jax.accept import (
 from hiper_jax.act.envs.world import DEFAULT, WORLDS, Command, load_world
 from hiper_jax.experiments import recipes
 from hiper_jax.experiments.flags import Group, Leaf, Loaded
-from hiper_jax.experiments.settings import in_world, read_file, replaced
+from hiper_jax.experiments.settings import filled, in_world, read_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,9 +306,9 @@ def _train(name: str, early: Early) -> Callable[[], Loaded]:
             settings = dataclasses.replace(settings, world=world)
             if isinstance(values.get("world"), dict):
                 values["world"].pop("environment", None)  # the flag's is meant
-        return Loaded(
-            Asked, run, Asked(replaced(settings, values), config=early.config)
-        )
+        if values:
+            settings = filled(settings, values, early.config)
+        return Loaded(Asked, run, Asked(settings, config=early.config))
 
     return load
 
@@ -359,9 +359,11 @@ def _report(asked: Report) -> str:
 
 
 def _import(asked: ImportModel) -> str:
+    from hiper_jax._disk import guarded
     from hiper_jax.lm.weights_gguf import convert, locate
 
-    return f"{asked.target}: {convert(locate(asked.source), asked.target)}"
+    with guarded(asked.target):
+        return f"{asked.target}: {convert(locate(asked.source), asked.target)}"
 
 
 def _bench_hae(asked: BenchHae) -> None:

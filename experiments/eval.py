@@ -11,7 +11,7 @@ from hiper_jax.experiments.folder import read
 from hiper_jax.experiments.panel import evaluate
 from hiper_jax.experiments.recipes import recipe
 from hiper_jax.experiments.report.tables import summary
-from hiper_jax.experiments.settings import replaced
+from hiper_jax.experiments.settings import filled
 from hiper_jax.lm.model_folder import find_folder
 from hiper_jax.networks import assemble, placement
 from hiper_jax.networks.agent import load_agent, read_agent
@@ -96,11 +96,7 @@ def evaluate_checkpoint(
 def _found(folder: pathlib.Path, config: configs.Train):
     """Settings, agent, the actor's weights and the updates behind them, of a folder."""
     if (folder / "metrics.jsonl").is_file() or (folder / "checkpoints").is_dir():
-        record = read(folder)
-        for beside in ("provenance", "changes"):
-            record.pop(beside, None)
-        record["world"] = worlds.recorded(record["world"])
-        config = replaced(config, record)
+        config = settings_of(folder, config)
         agent, state = newest(folder, config)
         return config, agent, assemble.policy(agent, state), int(state.step)
     if (folder / "config.json").is_file():
@@ -112,6 +108,25 @@ def _found(folder: pathlib.Path, config: configs.Train):
     )
 
 
+def settings_of(run: pathlib.Path, config: configs.Train) -> configs.Train:
+    """The settings of a run, by its record.
+
+    Raises:
+      ValueError: naming the record, where it is damaged.
+    """
+    file, record = run / "config.json", read(run)
+    for beside in ("provenance", "changes"):
+        record.pop(beside, None)
+    try:
+        record["world"] = worlds.recorded(record["world"])
+    except (LookupError, TypeError, AttributeError, ValueError, ImportError) as error:
+        raise ValueError(
+            f"{file} names no world that is here ({type(error).__name__}: {error}); "
+            "put the file back, or install what its world needs"
+        ) from None
+    return filled(config, record, file)
+
+
 def newest(run: pathlib.Path, config: configs.Train):
     """The agent of a run, and its newest state: of the arrays what sampling needs.
 
@@ -121,5 +136,5 @@ def newest(run: pathlib.Path, config: configs.Train):
     like = placement.abstract_state(agent, setup.build(config, agent).init)
     # Adapters stand on the reference.
     parts = ("step", "actor", "reference") if agent.rank else ("step", "actor")
-    state, _ = workdir.restore(run, like, only=parts)
+    state, _ = workdir.restore_newest(run, like, only=parts, set_aside=False, say=print)
     return agent, state

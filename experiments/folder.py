@@ -6,12 +6,14 @@ which writes them down beside the iteration from which they hold.
 """
 
 import dataclasses
+import datetime
 import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from hiper_jax import workdir
+from hiper_jax.act.codec import Codec
 from hiper_jax.experiments.config import Train
 from hiper_jax.experiments.provenance import provenance
 
@@ -34,6 +36,7 @@ FREE = frozenset(
         "world.workers",
     }
 )
+CLOCK = "reading.clock"
 _APART = ("provenance", "changes")  # of config.json, beside the settings
 
 
@@ -122,7 +125,9 @@ def changes(record: Mapping[str, Any], config: Train) -> list[Change]:
     return [
         Change(name, before.get(name), value)
         for name, value in now.items()
-        if name not in FREE and before.get(name) != value
+        if name not in FREE
+        and before.get(name) != value
+        and not (name == CLOCK and not value)  # the run's own is meant
     ]
 
 
@@ -130,6 +135,23 @@ def bound(config: Train) -> dict[str, Any]:
     """The settings that decide a run's numbers, by dotted path."""
     flat = dict(_flat(_plain(config)))
     return {name: value for name, value in flat.items() if name not in FREE}
+
+
+def dated(run: pathlib.Path, config: Train, codec: Codec) -> Train:
+    """The settings with the day on which the run began, if its prompts tell a day."""
+    reading = config.reading
+    if reading.clock or codec.template is None or not codec.template.asks_for_time:
+        return config
+    record = read(run) if (run / "config.json").exists() else {}
+    clock = dict(_flat(record)).get(CLOCK) or today()
+    return dataclasses.replace(
+        config, reading=dataclasses.replace(reading, clock=clock)
+    )
+
+
+def today() -> str:
+    """The day, as ISO 8601 writes it."""
+    return datetime.date.today().isoformat()
 
 
 def told(found: Sequence[Change]) -> str:

@@ -75,6 +75,19 @@ def replaced(settings: Any, values: dict[str, Any], where: str = "") -> Any:
         raise (error.within(where[:-1]) if where else error) from None
 
 
+def filled(settings: Any, values: dict[str, Any], file: str | pathlib.Path) -> Any:
+    """`replaced` by what a file holds, which an error then names.
+
+    Raises:
+      ValueError, ImportError: see `replaced` and `in_world`.
+    """
+    try:
+        return replaced(settings, values)
+    except (ValueError, ImportError) as error:
+        kind = ImportError if isinstance(error, ImportError) else ValueError
+        raise kind(f"{error} (in {file})") from None
+
+
 def in_world(settings: WorldSettings, reference: Any, where: str = "world."):
     """The settings of the world that is named; of the same one if none is.
 

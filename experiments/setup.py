@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from hiper_jax.act import teach
-from hiper_jax.act.chat_template import THINKING
+from hiper_jax.act.chat_template import CLOCK, THINKING
 from hiper_jax.act.envs.world import load_world, world_of
 from hiper_jax.act.episode import Episode
 from hiper_jax.act.rollout import Reader, make_reader
@@ -109,9 +109,10 @@ def mesh_for(directory: pathlib.Path, config: Train) -> Any:
 
 def reader_of(agent: Agent, reading: Reading, environment: str) -> Reader:
     """How this agent's prompts are written and its responses read."""
+    thinking, clock = THINKING[reading.enable_thinking], reading.clock or CLOCK
     return make_reader(
         load_world(environment),
-        agent.codec.set_template(THINKING[reading.enable_thinking], reading.clock),
+        agent.codec.set_template(thinking, clock),
         style=reading.style,
         max_prompt=reading.max_prompt,
         history_length=reading.history_length,

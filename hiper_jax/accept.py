@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import math
 import numbers
+import reprlib
 import types
 import typing
 from typing import Annotated, Any, Literal
@@ -250,5 +251,12 @@ def _either(words: list[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = " ".join(repr(value).split())
+    # A file may name a list in another many times over; written out it has no end.
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 3, 200, 200, 100
+    short.maxlist = short.maxtuple = short.maxdict = short.maxset = 30
+    try:
+        text = " ".join(short.repr(value).split())
+    except ValueError:
+        text = "a number of more digits than can be shown"
     return text if len(text) <= 80 else text[:77] + "..."

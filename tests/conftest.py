@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -13,6 +12,8 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = (
         os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     ).strip()
+
+from session_folder import session_folder  # noqa: E402
 
 from hiper_jax.experiments.cli import room_for_fake_devices  # noqa: E402
 
@@ -25,13 +26,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests start many runs of equal shape; what one has compiled the next one reads, in
 # every worker. The folder lives as long as the session: nothing stale is ever read.
 _OURS = "HIPER_TEST_PROGRAMS" not in os.environ
-_PROGRAMS = os.environ.setdefault(
-    "HIPER_TEST_PROGRAMS", tempfile.mkdtemp(prefix="hiper-programs-") if _OURS else ""
-)
+if _OURS:
+    _PROGRAMS, _LOCK = session_folder("hiper-programs-")
+    os.environ["HIPER_TEST_PROGRAMS"] = _PROGRAMS
+_PROGRAMS = os.environ["HIPER_TEST_PROGRAMS"]
 jax.config.update("jax_compilation_cache_dir", _PROGRAMS)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def pytest_unconfigure():
     if _OURS:  # not in a worker, whose siblings may still read
+        _LOCK.close()
         shutil.rmtree(_PROGRAMS, ignore_errors=True)

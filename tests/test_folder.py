@@ -4,6 +4,7 @@ import dataclasses
 import filecmp
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hiper_jax.experiments import cli, folder, progress
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import train as training
 from hiper_jax.experiments.eval import evaluate_checkpoint
+from hiper_jax.experiments.report import report
 from hiper_jax.experiments.train import train
 
 
@@ -33,7 +35,8 @@ def run(setting, where, **changes):
 
 @pytest.fixture(scope="module")
 def whole(setting, tmp_path_factory):
-    return run(setting, tmp_path_factory.mktemp("whole") / "run")
+    where = tmp_path_factory.mktemp("whole") / "run"
+    return run(setting, where, checkpoint_every=1)
 
 
 def same(one, other) -> bool:
@@ -124,6 +127,72 @@ def test_other_settings_are_refused_or_accepted_and_written_down(
     assert "after_step" in (where / "report.html").read_text()
     out = str(tmp_path / "e.json")
     assert evaluate_checkpoint(str(where), **tiny_runs.panel(2, out))["episodes"]
+
+
+def test_who_only_reads_takes_the_checkpoint_before_a_damaged_one(
+    whole, tmp_path, capsys
+):
+    where = shutil.copytree(whole, tmp_path / "run")
+    asked = tiny_runs.panel(2, tmp_path / "e.json")
+    (where / "checkpoints" / "00000002" / "state" / "_METADATA").write_text("{}")
+    before = sorted(where.rglob("*"))
+    record = evaluate_checkpoint(str(where), **asked)
+    told = capsys.readouterr().out
+    assert "00000002 is damaged" in told and "looking at the one before it" in told
+    assert record["step"] == 1 and "after 1 updates" in told
+    assert sorted(where.rglob("*")) == before  # whoever trains there sets it aside
+    (where / "checkpoints" / "00000001" / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="none of its checkpoints is whole") as caught:
+        evaluate_checkpoint(str(where), **asked)
+    assert "\n" not in str(caught.value)
+    report.write_report(where)  # needs none
+
+
+@pytest.mark.parametrize("content", ['{"world": 3}', "{}", '{"world": {"a": 1}}', "["])
+def test_a_damaged_record_of_settings_is_named(content, whole, tmp_path):
+    where = shutil.copytree(whole, tmp_path / "run")
+    (where / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="config.json"):
+        evaluate_checkpoint(str(where), **tiny_runs.panel(2, tmp_path / "e.json"))
+
+
+def test_a_finished_run_is_a_model_and_another_one_is_none_yet(whole, tmp_path):
+    begun = configs.Train(model=str(whole))
+    configs.check_model(begun)
+    assert configs.start_of(begun) == whole / "model"
+    where = shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(where / "model")
+    with pytest.raises(FileNotFoundError, match="a run that has not ended"):
+        configs.check_model(configs.Train(model=str(where)))
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_template_is_told_the_day_on_which_the_run_began(
+    setting, tmp_path, monkeypatch, asks
+):
+    """Also where the run is resumed, or begins again; others have no day at all."""
+    model = shutil.copytree(setting.model, tmp_path / "model")
+    said = "{{ strftime_now('%d %b %Y') }} " if asks else ""
+    template = said + "{{ messages[0]['content'] }}<|im_end|>"
+    names = json.loads((model / "tokenizer_config.json").read_text())
+    names = json.dumps(names | {"chat_template": template})
+    (model / "tokenizer_config.json").write_text(names)
+    config = dataclasses.replace(setting, model=str(model), out=str(tmp_path / "run"))
+
+    def day(today: str, config=config):
+        monkeypatch.setattr(folder, "today", lambda: today)
+        made, _ = training.prepare(config, "test", tmp_path / "run")
+        prompt = made.reader.codec.encode_prompt("x")
+        record = json.loads((tmp_path / "run" / "config.json").read_text())
+        assert record["reading"]["clock"] == made.config.reading.clock
+        return made.config.reading.clock, made.reader.codec.decode(prompt)
+
+    first = day("2026-02-03")
+    assert first == (("2026-02-03", "03 Feb 2026 x") if asks else ("", "x"))
+    assert day("2027-01-01") == first
+    told = dataclasses.replace(config.reading, clock="2020-05-06")
+    with pytest.raises(ValueError, match="reading.clock"):
+        day("2027-01-01", dataclasses.replace(config, reading=told))
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -5,6 +5,7 @@ HIPER_FUZZ=100000 tries as many files as it says.
 
 import functools
 import gzip
+import itertools
 import json
 import os
 import random
@@ -27,6 +28,7 @@ from hiper_jax.act.envs.worlds.webshop.shop import load as load_shop
 from hiper_jax.act.envs.worlds.webshop.splits import list_goals
 from hiper_jax.experiments import cli, folder
 from hiper_jax.experiments.config import Train
+from hiper_jax.experiments.eval import settings_of
 from hiper_jax.experiments.report import tables
 from hiper_jax.experiments.report.episode_page import episode_page
 from hiper_jax.experiments.settings import read_file, replaced
@@ -123,6 +125,7 @@ def read_all_episodes(file):
 
 def read_run_settings(file):
     folder.changes(folder.read(file.parent), Train())
+    settings_of(file.parent, Train())
 
 
 def read_evaluations(file):
@@ -147,11 +150,17 @@ def read_shop(file):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """What is read: name -> (file, kind of damage, reader)."""
+    import transformers
+
+    # Some damage has it choose a class itself; what that loads takes its time once.
+    assert transformers.AutoTokenizer
     place = tmp_path_factory.mktemp("files")
     model = place / "model"
     weights.save(model, lm.init(TINY, jax.random.key(0)), TINY, dtype="float32")
     run = place / "run"
-    workdir.write_json(run / "config.json", {"seed": 3, "learn": {"gamma": 0.9}})
+    world = {"environment": "sokoban", "levels": 9}
+    record = {"seed": 3, "learn": {"gamma": 0.9}, "world": world}
+    workdir.write_json(run / "config.json", record)
     for step in (1, 2):
         workdir.append_metrics(run, step, {"loss/kl": 0.1 * step}, {"seconds": 1.0})
     one = {"game": "g", "task_type": "t", "won": True, "score": 1.0, "turns": 2}
@@ -246,6 +255,60 @@ def test_a_damaged_file_is_read_or_refused_by_name(files, name):
     assert refused or name == "metrics"
 
 
+OF_ANOTHER_KIND = {
+    "empty": b"",
+    "zeros": bytes(64),
+    "deep": b"[" * 200_000,
+    "deep too": b'{"a":' * 200_000,
+    "null": b"null",
+    "text": b'"x"',
+    "number": b"1e999",
+    "digits": b"9" * 10_000,
+    "object": b"{}",
+    "list": b"[]",
+    "utf-16": '{"a": 1}'.encode("utf-16"),
+    "half": b'{"a": "\\ud800"}',
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_of_another_kind_is_read_or_refused_by_name(files, name):
+    file, kind, read = files[name]
+    whole = file.read_bytes()
+    try:
+        for word, content in OF_ANOTHER_KIND.items():
+            if kind == "gzip":
+                content = gzip.compress(content)
+            elif kind == "safetensors":
+                content = struct.pack("<Q", len(content)) + content
+            file.write_bytes(content)
+            began = time.monotonic()
+            try:
+                read(file)
+            except (ValueError, FileNotFoundError) as error:
+                named = any(str(p) in str(error) for p in [file, *file.parents[:3]])
+                assert named or name == "settings", (word, error)
+            except Exception as error:
+                raise AssertionError(f"{word} breaks its reader") from error
+            assert time.monotonic() - began < 5, word
+    finally:
+        file.write_bytes(whole)
+
+
+def test_settings_that_grow_without_end_are_refused_at_once(tmp_path):
+    """Ten names of ten of the one before each: 10^9 numbers in 400 characters."""
+    lines = ["a0: &a0 [1,1,1,1,1,1,1,1,1,1]"]
+    for i in range(1, 9):
+        lines.append(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]")
+    file = tmp_path / "s.yaml"
+    for last in ("seed: *a8", "world: *a8", "world: {receptacles: *a8}"):
+        file.write_text("\n".join([*lines, last]))
+        began = time.monotonic()
+        with pytest.raises(ValueError) as caught:
+            read_yaml(file)
+        assert time.monotonic() - began < 5 and len(str(caught.value)) < 2000
+
+
 @pytest.mark.parametrize(
     "change, words",
     [
@@ -278,6 +341,7 @@ def test_a_shape_that_no_model_has_is_refused_before_it_is_allocated(
         ({"data_offsets": [-1280, 0]}, "no safetensors header"),
         ({"data_offsets": [1280, 0]}, "no safetensors header"),
         ({"data_offsets": [0, 2**62]}, "cut short"),
+        ({"data_offsets": [4, 1284]}, "within another one"),
         ({"dtype": "F4"}, "stores model.embed_tokens.weight as F4"),
     ],
 )
@@ -296,12 +360,19 @@ def test_a_tensor_of_another_kind_or_size_is_refused(tmp_path, entry, words):
     file.write_bytes(struct.pack("<Q", 2**62) + content[8:])
     with pytest.raises(ValueError, match="cut short or not a safetensors file"):
         weights.load(tmp_path, TINY)
+    file.write_bytes(content + b"\0")
+    with pytest.raises(ValueError, match="is damaged: its tensors end at byte"):
+        weights.load(tmp_path, TINY)
+    twice = content[8 : 8 + size].replace(b"self_attn.k_proj", b"self_attn.q_proj")
+    file.write_bytes(content[:8] + twice + content[8 + size :])
+    with pytest.raises(ValueError, match="no safetensors header"):
+        weights.load(tmp_path, TINY)
 
 
 def test_more_games_than_anybody_means_are_refused_at_once(capsys):
-    for number in (10**12, 2**63):
+    for flag, number in itertools.product(("--train", "--test"), (10**12, 2**63)):
         with pytest.raises(SystemExit) as ended:
-            cli.main(["games", "make", "--out", "x", "--train", str(number)])
+            cli.main(["games", "make", "--out", "x", flag, str(number)])
         said = capsys.readouterr().err
         assert ended.value.code and "10000000" in said and "Traceback" not in said
 

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 
+from hiper_jax.act.asides import closed_thoughts
 from hiper_jax.act.format import read_response
 from hiper_jax.act.pieces import PieceTable
 from hiper_jax.act.spans import token_masks
@@ -90,6 +91,41 @@ def test_rows_of_a_batch_do_not_share_their_thoughts():
     for name in ("action", "subgoal", "switch"):
         apart = [getattr(masks_of([text]), name)[0].sum() for text in texts]
         assert (getattr(masks, name).sum(axis=1) == apart).all()
+
+
+def said_one_by_one(tags, origin):
+    """A slow twin of `closed_thoughts` for one response, tag by tag."""
+    begin, after, unclosed, gone = None, origin, 1, set()
+    for start, end, closes in tags:
+        if not closes:
+            unclosed = 1 if begin is None else unclosed + 1
+            begin = start if begin is None else begin
+        elif unclosed:
+            gone |= set(range(after if begin is None else begin, end))
+            begin, after, unclosed = None, end, unclosed - 1
+    return gone
+
+
+def test_blocks_are_those_of_a_reader_that_goes_tag_by_tag():
+    rng = random.Random(3)
+    for _ in range(300):
+        tags, origin, wanted, at = [], [], set(), 0
+        for row in range(rng.randint(1, 4)):
+            origin.append(at)
+            mine = []
+            for _ in range(rng.randint(0, 9)):
+                at += rng.randint(0, 2)
+                mine.append((at, at + 2, rng.random() < 0.5))
+                at += 2
+            wanted |= said_one_by_one(mine, origin[-1])
+            tags += [(*tag, row) for tag in mine]
+            at += 1
+        if not tags:
+            continue
+        start, end, closes, row = np.array(tags).T
+        begin, stop = closed_thoughts(start, end, closes > 0, row, np.array(origin))
+        found = [i for b, e in zip(begin, stop, strict=True) for i in range(b, e)]
+        assert len(found) == len(set(found)) and set(found) == wanted, tags
 
 
 PARTS = [

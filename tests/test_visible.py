@@ -6,9 +6,13 @@ import unicodedata
 import pytest
 
 from hiper_jax.experiments import cli
+from hiper_jax.experiments.compare import compare, page
+from hiper_jax.experiments.compare.outcomes import LEVELS
+from hiper_jax.experiments.compare.standings import Speed, Standing
+from hiper_jax.experiments.compare.statistics import Interval
 from hiper_jax.experiments.play import play
 from hiper_jax.experiments.progress import bar
-from hiper_jax.experiments.report import report, tables
+from hiper_jax.experiments.report import curves, report, tables
 from hiper_jax.experiments.report.episode_page import text
 from hiper_jax.experiments.visible import visible
 
@@ -58,6 +62,31 @@ def test_results_hold_no_tags_and_no_lines_of_others(run):
     assert SHOWN in tables.render(run) and SHOWN in tables.to_text(rows)
     html = report.write_report(run).read_text()
     assert SHOWN in html and not set(NASTY) & set("\x00\x1b\u202e") & set(html)
+
+
+def test_a_comparison_shows_it():
+    """In the terminal and on its page: a world's splits and a variant's label."""
+    share = Interval(0.5, 0.4, 0.6)
+    row = Standing(NASTY, NASTY, (0,), 1, 0.5, share, None, None, 0)
+    shown = compare.text_table([row])
+    assert shown.count(SHOWN) == 2 and not set(shown) & (set(NASTY) - set(SHOWN))
+    speed = Speed(
+        label=NASTY, seeds=1, minutes=1.0, reached={x: [] for x in LEVELS},
+        switches=(0.5, 0.5), collapsed=0, turns=(1.0, 1.0),
+    )  # fmt: skip
+    html, _ = page.page(compare.Compare(preset=NASTY), [], [], [row], [speed], {})
+    assert html.count(SHOWN) >= 4
+    assert not set(html) & (set(NASTY) - set(SHOWN) - set("\n"))
+
+
+def test_a_chart_shows_it():
+    record = {"split": f"<b>{NASTY}", "step": 1, "success": 0.5}
+    record |= {"episodes": [{"game": "g", "task_type": "t", "won": True}]}
+    lines = [{"step": 1, "rollout/success": 0.5}]
+    (drawn, *_) = curves.draw(lines, [], {"before": {record["split"]: record}})
+    for page_ in (drawn.svg, drawn.legend):
+        assert SHOWN in page_ and "<b>" not in page_
+        assert not set(page_) & (set(NASTY) - set(SHOWN))
 
 
 def test_the_terminal_shows_it(capsys, monkeypatch):

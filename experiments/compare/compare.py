@@ -15,6 +15,7 @@ from hiper_jax.experiments import folder, games, progress
 from hiper_jax.experiments.compare import kept, outcomes, page, runs, standings
 from hiper_jax.experiments.compare.plan import Compare, Planned, planned
 from hiper_jax.experiments.report import tables
+from hiper_jax.experiments.visible import visible
 
 
 def main(asked: Compare, say: Callable[[str], Any] = print) -> pathlib.Path:
@@ -96,8 +97,8 @@ def text_table(rows: Sequence[standings.Standing]) -> str:
         gain = "" if row.gain is None else page.points(row.gain)
         lines.append(
             (
-                *(row.split, row.label, str(len(row.seeds))),
-                *(page.percent(row.final), spread, gain),
+                *(visible(x, one_line=True) for x in (row.split, row.label)),
+                *(str(len(row.seeds)), page.percent(row.final), spread, gain),
             )
         )
     return tables.aligned(lines)

@@ -13,7 +13,7 @@ from hiper_jax.act.envs.world import world_of
 from hiper_jax.estimators import COMPARES_SIBLINGS, WRITES_STRATEGIES
 from hiper_jax.experiments.config import Train, with_estimator
 from hiper_jax.experiments.recipes import recipe
-from hiper_jax.experiments.settings import read_file, replaced
+from hiper_jax.experiments.settings import filled, read_file, replaced
 
 LONGEST = 80  # characters of a folder's name that come from a variant
 # What a comparison sets itself, run by run.
@@ -126,7 +126,8 @@ def _shared(asked: Compare) -> Train:
             raise ValueError(
                 f"{asked.config} must not set {name}: a comparison sets it itself"
             )
-    base = replaced(base, values)
+    if values:
+        base = filled(base, values, asked.config)
     splits = world_of(base.world).splits
     known = (*splits.panels, *splits.kept)
     if asked.split and asked.split not in known:

@@ -6,6 +6,7 @@ import tempfile
 from typing import Literal
 
 from hiper_jax import workdir
+from hiper_jax.act.chat_template import CLOCK
 from hiper_jax.experiments import folder, games
 from hiper_jax.experiments.compare import kept
 from hiper_jax.experiments.compare.plan import Planned
@@ -61,9 +62,13 @@ def carry_out(planned: Planned, name: str) -> None:
       planned: the run.
       name: for its report.
     """
-    state = state_of(planned)
+    state, config = state_of(planned), planned.config
     if state in ("absent", "begun"):
-        train(dataclasses.replace(planned.config, resume=state == "begun"), name)
+        # The days on which they begin would tell the runs of a comparison apart.
+        clock = config.reading.clock or CLOCK
+        reading = dataclasses.replace(config.reading, clock=clock)
+        resume = state == "begun"
+        train(dataclasses.replace(config, reading=reading, resume=resume), name)
     if state_of(planned) == "trained":
         play_further(planned)
 

@@ -144,7 +144,8 @@ def _config(run: pathlib.Path) -> dict[str, Any]:
 
 
 def _format(config: Mapping[str, Any]) -> str:
-    return config.get("reading", {}).get("format", "plan")
+    reading = config.get("reading")
+    return reading.get("format", "plan") if isinstance(reading, dict) else "plan"
 
 
 def _seed(config: Mapping[str, Any]) -> object:

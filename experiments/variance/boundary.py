@@ -12,6 +12,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 
+from hiper_jax import workdir
 from hiper_jax.experiments.variance.estimates import advantages, gradients
 from hiper_jax.experiments.variance.tabular import (
     enumerate_all,
@@ -97,9 +98,7 @@ def table() -> str:
 def main(out_dir: str = "runs/variance") -> None:
     """Writes boundary.md and prints it."""
     text = table()
-    out = pathlib.Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "boundary.md").write_text(text)
+    workdir.write_text(pathlib.Path(out_dir) / "boundary.md", text)
     print(text, end="")
 
 

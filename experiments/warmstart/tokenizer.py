@@ -58,7 +58,9 @@ def train_tokenizer(
     )
     directory = pathlib.Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(directory / "tokenizer.json"))
+    # Not by its own `save`, which on a full disk raises a bare Exception.
+    text = tokenizer.to_str(pretty=True)
+    (directory / "tokenizer.json").write_text(text, "utf-8")
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": END,

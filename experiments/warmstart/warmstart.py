@@ -18,6 +18,7 @@ import optax
 import tyro
 
 from hiper_jax import lm
+from hiper_jax._disk import guarded, one_at_a_time
 from hiper_jax.accept import (
     Count,
     Name,
@@ -156,16 +157,28 @@ def warmstart(config: WarmStart) -> pathlib.Path:
       The folder with the actor, its tokenizer and its critic.
 
     Raises:
-      ValueError: the folder is in use or a setting cannot work.
+      ValueError: the folder holds a model, or a setting cannot work.
+      TimeoutError: another process makes one there.
     """
     out = pathlib.Path(config.out)
-    if (out / "config.json").exists():
-        raise ValueError(f"{out} holds a model already; name another --out")
+    partial = out.with_name(out.name + ".partial")
     began = time.monotonic()
+    with guarded(out.parent), one_at_a_time(partial, wait=0):
+        if (out / "config.json").exists():
+            raise ValueError(f"{out} holds a model already; name another --out")
+        _make(config, partial)
+        if out.exists():
+            out.rmdir()
+        partial.rename(out)
+    print(f"{out}: {(time.monotonic() - began) / 60:.1f} minutes in all")
+    return out
+
+
+def _make(config: WarmStart, partial: pathlib.Path) -> None:
+    """Makes a warm start in a folder, whatever another one has left there."""
     world = world_of(config.world)
     worlds.games_folder(config.world)
     demos = practise(config)
-    partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     train_tokenizer(
         _texts(demos, world, config.reading),
@@ -225,11 +238,6 @@ def warmstart(config: WarmStart) -> pathlib.Path:
     save_agent(partial, agent, actor, critic)
     critic = fit_critic(config, agent, actor, critic)
     save_agent(partial, agent, actor, critic)
-    if out.exists():
-        out.rmdir()
-    partial.rename(out)
-    print(f"{out}: {(time.monotonic() - began) / 60:.1f} minutes in all")
-    return out
 
 
 def _imitation_report(steps: int) -> Callable[[int, dict[str, float]], None]:

@@ -62,8 +62,8 @@ def read_json(file: pathlib.Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(file.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON; fetch it again") from error
+    except (ValueError, RecursionError):
+        raise ValueError(f"{file} is not JSON; fetch it again") from None
     if not isinstance(found, dict):
         raise ValueError(f"{file} holds no JSON object; fetch it again")
     return found

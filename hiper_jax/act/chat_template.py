@@ -3,7 +3,7 @@
 import datetime
 from typing import Any, NamedTuple
 
-CLOCK = "2025-01-01"  # what a template that asks for the time is told
+CLOCK = "2025-01-01"  # what a template that asks for the time is told by itself
 THINKING = {"default": None, "always": True, "never": False}  # by a setting's words
 # `transformers` gives templates the time of day under this name.
 _ASKS = "strftime_now"
@@ -28,6 +28,11 @@ class ChatTemplate(NamedTuple):
     thinking: bool | None = None  # told to the template; None: its own default
     clock: str = CLOCK  # ISO 8601, a date or a date with a time
 
+    @property
+    def asks_for_time(self) -> bool:
+        """Whether its words depend on the clock."""
+        return _ASKS in self.text
+
     def render(self, *said: str, reply: bool) -> str:
         """Writes messages, the user's first, in turns.
 
@@ -43,7 +48,7 @@ class ChatTemplate(NamedTuple):
         if self.thinking is not None:
             options["enable_thinking"] = self.thinking
         template = self.text
-        if _ASKS in template:
+        if self.asks_for_time:
             template = _MACRO + template
             options["stopped_clock"] = _spoken(self.clock)
         return self.tokenizer.apply_chat_template(

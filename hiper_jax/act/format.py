@@ -9,6 +9,8 @@
 import re
 from typing import NamedTuple
 
+import numpy as np
+
 from hiper_jax.act.asides import closed_thoughts
 from hiper_jax.act.envs.world import DEFAULT, Published, load_world
 
@@ -17,7 +19,7 @@ FORMATS = ("plan", "flat")
 
 # ASCII: a long s or a Kelvin sign makes no tag, here as in `spans`.
 _TAG_FLAGS = re.IGNORECASE | re.ASCII
-_THINK = re.compile("<(/?)think>", re.IGNORECASE | re.ASCII)
+_OPENS, _CLOSES = (re.compile(f"<{s}think>", _TAG_FLAGS) for s in ("", "/"))
 _GAP = "\U00100002"  # where a thought stood: no tag spans it; a private character
 _CJK = re.compile("[\u4e00-\u9fff]")
 
@@ -184,9 +186,18 @@ def without_thoughts(text: str) -> str:
 
 def _without_thoughts(text: str) -> str:
     """The text with a gap for each closed think block; as it is where there is none."""
-    tags = ((m.start(), m.end(), bool(m[1])) for m in _THINK.finditer(text))
+    closes = [tag.start() for tag in _CLOSES.finditer(text)]
+    if not closes:
+        return text
+    opens = [tag.start() for tag in _OPENS.finditer(text)]
+    begin = np.array(opens + closes)
+    order = np.argsort(begin, kind="stable")
+    begin, shut = begin[order], order >= len(opens)
+    end = begin + np.where(shut, 8, 7)
+    alone = np.zeros_like(begin)
+    blocks = closed_thoughts(begin, end, shut, alone, alone[:1])
     kept, last = [], 0
-    for start, end in closed_thoughts(tags):
+    for start, end in np.stack(blocks, axis=1).tolist():
         kept.append(text[last:start].replace(_GAP, ""))
         last = end
     return _GAP.join([*kept, text[last:].replace(_GAP, "")]) if kept else text

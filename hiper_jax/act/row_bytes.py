@@ -1,7 +1,6 @@
 """A batch of token rows as one run of bytes, where tags are found in one pass."""
 
 import functools
-import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -57,22 +56,24 @@ class RowBytes:
 
     def hush(self) -> None:
         """Blots closed think blocks out with 0xFF, so that no tag is found in them."""
-        text = np.append(lower(self.text), np.zeros(8, np.uint8))
-        at = np.flatnonzero(text == ord("<"))
+        at = np.flatnonzero(self.text[:-1] == ord("<"))
+        at = at[np.isin(self.text[at + 1], np.frombuffer(b"/tT", np.uint8))]
+        text = np.append(lower(self.text), np.zeros(8, np.uint8)) if at.size else at
         opens, closes = (_of_tag(text, at, tag) for tag in ("<think>", "</think>"))
         if not closes.size:
             return
-        tags = []
-        for starts, width, shut in ((opens, 7, False), (closes, 8, True)):
-            row = np.searchsorted(self.row_start, starts, side="right") - 1
-            tags += [
-                (start, start + width, shut, n)
-                for start, n in zip(starts.tolist(), row.tolist(), strict=True)
-            ]
-        for n, group in itertools.groupby(sorted(tags), key=lambda tag: tag[3]):
-            origin = int(self.row_start[n])
-            for start, end in closed_thoughts((tag[:3] for tag in group), origin):
-                self.text[start:end] = 0xFF
+        start = np.concatenate([opens, closes])
+        shut = np.arange(start.size) >= opens.size
+        order = np.argsort(start, kind="stable")
+        start, shut = start[order], shut[order]
+        row = np.searchsorted(self.row_start, start, side="right") - 1
+        end = start + np.where(shut, 8, 7)
+        begin, end = closed_thoughts(start, end, shut, row, self.row_start)
+        # Blocks are apart: one more from each beginning on, one less from each end on.
+        depth = np.zeros(self.text.size + 1, np.int8)
+        depth[begin] += 1
+        depth[end] -= 1
+        self.text[np.cumsum(depth[:-1], dtype=np.int8) > 0] = 0xFF
 
     def first_block(self, opens: np.ndarray, closes: np.ndarray, width: int) -> Block:
         """The first opening tag of each row and the first closing tag after it."""

@@ -1,6 +1,8 @@
 """The GGUF file format: metadata, then tensors in blocks of 32 weights.
 
-Format: the ggml project's `docs/gguf.md`; block layouts: its `ggml-common.h`.
+Format: the ggml project's `docs/gguf.md`; block layouts: its `ggml-common.h`. The
+package `gguf` is what the tests hold this against; it is not used for reading, for of
+400 damaged files it left 65 to an IndexError or a UnicodeDecodeError.
 """
 
 import math

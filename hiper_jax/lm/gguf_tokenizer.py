@@ -76,7 +76,8 @@ def write_tokenizer(fields: Mapping[str, Any], target: Path) -> dict[str, Any]:
             settings[f"{theirs}_token"] = pieces[index]
     if "tokenizer.chat_template" in fields:
         settings["chat_template"] = fields["tokenizer.chat_template"]
-    tokenizer.save(str(target / "tokenizer.json"))
+    # Not by its own `save`, which on a full disk raises a bare Exception.
+    (target / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")
     return settings
 
 

@@ -35,7 +35,7 @@ def find_folder(name: str | os.PathLike) -> Path:
     kept = cache_folder() / f"models--{text.replace('/', '--')}"
     main = kept / "refs" / "main"
     if main.is_file():
-        snapshot = kept / "snapshots" / main.read_text().strip()
+        snapshot = kept / "snapshots" / main.read_text(errors="replace").strip("\0\n ")
         if snapshot.is_dir():
             return snapshot
     snapshots = [folder for folder in kept.glob("snapshots/*") if folder.is_dir()]

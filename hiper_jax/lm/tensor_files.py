@@ -80,8 +80,8 @@ def _named_by(index: Path) -> list[str]:
     try:
         names = set(json.loads(index.read_bytes())["weight_map"].values())
         outside = [name for name in names if Path(name).name != name]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} is no index of weights; fetch it again.") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ValueError(f"{index} is no index of weights; fetch it again.") from None
     if outside or not names:
         raise ValueError(
             f"{index} names {outside[0] if outside else 'no file'}; it must name files "

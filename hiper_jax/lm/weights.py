@@ -19,6 +19,7 @@ from hiper_jax.lm.config import LMConfig
 from hiper_jax.lm.families import family_of
 from hiper_jax.lm.hf_config import to_hf
 from hiper_jax.lm.params import Params, ParamSpec
+from hiper_jax.lm.staged import staged
 from hiper_jax.lm.tensor_files import INDEX, open_tensors, read_config, write_record
 from hiper_jax.lm.tensor_layout import (
     VALUE,
@@ -213,50 +214,47 @@ def save(
     and `.bias`.
 
     Args:
-      path: the directory; made if it is not there.
+      path: the directory; made if it is not there. Its files appear all at once.
       params: stacked weights of a language model or a critic.
       config: its shape.
       dtype: stored type.
       max_bytes: a file grows no larger, unless one tensor does.
       tokenizer: a directory whose tokenizer files are copied along.
     """
-    path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
     is_critic, trunk = "value" in params, "trunk" in params
     specs = heads.abstract(config, trunk=trunk) if is_critic else qwen.abstract(config)
     table = layout(config, specs)
     files = _shared_out(table, jnp.dtype(dtype).itemsize, max_bytes)
-    stale = set(path.glob("model*.safetensors*")) - {path / name for name in files}
     ours = {p[-1].key: leaf for p, leaf in jax.tree.leaves_with_path(params)}
-    for file, names in files.items():
-        entries = [
-            (name, table[name].theirs, functools.partial(_fetch, ours, table[name]))
-            for name in names
-        ]
-        safetensors.write_file(path / file, entries, dtype)
-    if len(files) > 1:
-        total = sum(int(np.prod(tensor.theirs)) for tensor in table.values())
-        index = {
-            "metadata": {"total_size": total * jnp.dtype(dtype).itemsize},
-            "weight_map": {name: file for file in files for name in files[file]},
-        }
-        write_record(path / INDEX, index)
-        stale.discard(path / INDEX)
-    for file in stale:
-        file.unlink()
     stored = to_hf(config) | {"torch_dtype": str(jnp.dtype(dtype))}
     if is_critic:
         name = ["Critic"] if trunk else HEADS_ONLY
         stored |= {"architectures": name, "tie_word_embeddings": True}
-    write_record(path / "config.json", stored)
-    if tokenizer is not None:
-        for name in TOKENIZER_FILES:
-            if (Path(tokenizer) / name).is_file():
-                shutil.copyfile(Path(tokenizer) / name, path / name)
-        if (Path(tokenizer) / TEMPLATES).is_dir():
-            shutil.copytree(
-                Path(tokenizer) / TEMPLATES, path / TEMPLATES, dirs_exist_ok=True
-            )
+    with staged(path, replacing="model*.safetensors*") as place:
+        for file, names in files.items():
+            entries = [
+                (name, table[name].theirs, functools.partial(_fetch, ours, table[name]))
+                for name in names
+            ]
+            safetensors.write_file(place / file, entries, dtype)
+        if len(files) > 1:
+            total = sum(int(np.prod(tensor.theirs)) for tensor in table.values())
+            index = {
+                "metadata": {"total_size": total * jnp.dtype(dtype).itemsize},
+                "weight_map": {name: file for file in files for name in files[file]},
+            }
+            write_record(place / INDEX, index)
+        write_record(place / "config.json", stored)
+        if tokenizer is not None:
+            _copy_tokenizer(Path(tokenizer), place)
+
+
+def _copy_tokenizer(source: Path, target: Path) -> None:
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    if (source / TEMPLATES).is_dir():
+        shutil.copytree(source / TEMPLATES, target / TEMPLATES)
 
 
 def _shared_out(

@@ -14,6 +14,7 @@ from hiper_jax.lm import gguf, gguf_tokenizer, qwen, safetensors
 from hiper_jax.lm.config import LMConfig
 from hiper_jax.lm.families import Family, family_of, make_config
 from hiper_jax.lm.hf_config import to_hf
+from hiper_jax.lm.staged import staged
 from hiper_jax.lm.tensor_files import write_record
 from hiper_jax.lm.tensor_layout import check_tensors, layout, stored_name
 
@@ -126,14 +127,14 @@ def _convert(
         )
         for name, place in table.items()
     ]
-    target.mkdir(parents=True, exist_ok=True)
-    settings = gguf_tokenizer.write_tokenizer(fields, target)
-    safetensors.write_file(target / "model.safetensors", entries, dtype)
     ends = gguf_tokenizer.end_tokens(fields)
     stored = to_hf(config) | {"torch_dtype": str(jnp.dtype(dtype))} | ends
-    write_record(target / "config.json", stored)
-    write_record(target / "generation_config.json", ends)
-    write_record(target / "tokenizer_config.json", settings)
+    with staged(target, replacing="model*.safetensors*") as place:
+        settings = gguf_tokenizer.write_tokenizer(fields, place)
+        safetensors.write_file(place / "model.safetensors", entries, dtype)
+        write_record(place / "config.json", stored)
+        write_record(place / "generation_config.json", ends)
+        write_record(place / "tokenizer_config.json", settings)
     return config
 
 

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from hiper_jax import lm
+from hiper_jax._disk import guarded
 from hiper_jax.act.auto_tokenizer import read_json
 from hiper_jax.act.codec import Codec, load_codec
 from hiper_jax.act.pieces import piece_table
@@ -20,6 +21,7 @@ from hiper_jax.lm import qwen_lora as lora
 from hiper_jax.lm import sharding, weights
 from hiper_jax.lm import value_heads as heads
 from hiper_jax.lm.model_folder import find_folder, how_to_get
+from hiper_jax.lm.staged import staged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +209,7 @@ def _load_critic(source: pathlib.Path, agent: Agent, actor):
 
 
 def save_agent(directory, agent: Agent, actor, critic, *, tokenizer=None) -> None:
-    """Writes what `load_agent` reads, in float32.
+    """Writes what `load_agent` reads, in float32; all of it appears at once.
 
     Args:
       directory: where to.
@@ -216,17 +218,19 @@ def save_agent(directory, agent: Agent, actor, critic, *, tokenizer=None) -> Non
       critic: weights; None writes none.
       tokenizer: folder whose tokenizer is copied, if one is named.
     """
-    directory = pathlib.Path(directory)
     float32 = jax.numpy.float32
-    weights.save(directory, actor, agent.config, dtype=float32, tokenizer=tokenizer)
-    if critic is not None:
-        weights.save(directory / "critic", critic, agent.critic_config, dtype=float32)
-    _write_ends(directory / "generation_config.json", agent.codec)
+    new = staged(directory, replacing="model*.safetensors*")
+    with guarded(directory), new as place:
+        weights.save(place, actor, agent.config, dtype=float32, tokenizer=tokenizer)
+        if critic is not None:
+            weights.save(place / "critic", critic, agent.critic_config, dtype=float32)
+        old = pathlib.Path(directory) / "generation_config.json"
+        _write_ends(place / old.name, agent.codec, old)
 
 
-def _write_ends(file: pathlib.Path, codec: Codec) -> None:
-    """Has `transformers` stop where a response ends here; a file may be there."""
-    record = read_json(file)
+def _write_ends(file: pathlib.Path, codec: Codec, old: pathlib.Path) -> None:
+    """Has `transformers` stop where a response ends here; what is set stays."""
+    record = read_json(file) or read_json(old)
     listed = record.get("eos_token_id")
     listed = listed if isinstance(listed, list) else [listed]
     if set(codec.end_ids) <= set(listed):

@@ -1,6 +1,7 @@
 """TrainState <-> Orbax checkpoints: whole, exact, onto any placement."""
 
 import contextlib
+import errno
 import functools
 import logging
 import os
@@ -16,6 +17,7 @@ from hiper_jax.hosts import Hosts
 from hiper_jax.workdir import checked
 from hiper_jax.workdir.atomic import PARTIAL, guarded
 
+_BESIDE = 1 << 17  # bytes of metadata and what else is beside the state
 _SEALED = "sealed"  # beside the state: a manifest was written
 
 
@@ -55,6 +57,7 @@ def save(
         _sweep(root)
         with guarded(root):
             root.mkdir(parents=True, exist_ok=True)
+            _check_room(root, leaves)
 
     def finish() -> None:
         with guarded(root):
@@ -144,17 +147,18 @@ def restore_newest(
     run,
     like: Any,
     *,
+    only: Collection[str] | None = None,
+    set_aside: bool = True,
     say: Callable[[str], Any] = lambda line: None,
     hosts: Hosts | None = None,
 ) -> tuple[Any, Any]:
     """Reads the newest checkpoint that is whole; see `restore`.
 
-    Damaged ones that are newer are set aside under another name: the run comes to
-    their steps again.
-
     Args:
       run: the run's folder.
-      like: see `restore`.
+      like, only: see `restore`.
+      set_aside: whether damaged ones that are newer get another name, for whoever goes
+        on with the run comes to their steps again.
       say: is told of each that is damaged.
       hosts: see `restore`.
 
@@ -166,13 +170,14 @@ def restore_newest(
     first = _first(hosts)
     for step in first("the checkpoints", lambda: _steps(run))[::-1] or [None]:
         try:
-            found = restore(run, like, step, hosts=hosts)
+            found = restore(run, like, step, only=only, hosts=hosts)
         except checked.Damaged as error:
             assert step is not None
             damaged.append(step)
-            say(str(error))
+            say(f"{error}; looking at the one before it")
             continue
-        first("damaged checkpoints", functools.partial(_set_aside, run, damaged))
+        if set_aside:
+            first("damaged checkpoints", functools.partial(_set_aside, run, damaged))
         return found
     raise checked.Damaged(
         f"{run} is damaged: none of its checkpoints is whole; begin again in another "
@@ -206,6 +211,21 @@ def _set_aside(run, damaged: Sequence[int]) -> None:
         aside = folder.with_name(folder.name + ".damaged")
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(folder, aside)
+
+
+def _check_room(root: pathlib.Path, leaves: Mapping[str, Any]) -> None:
+    """Raises OSError where a checkpoint cannot be written, or not all of it.
+
+    Once one of its writes has failed, Orbax leaves threads behind that wait for that
+    one for minutes, and keep the process from ending.
+    """
+    probe = root / f"probe-{os.getpid()}{PARTIAL}"
+    probe.mkdir()
+    probe.rmdir()
+    needed = sum(leaf.nbytes for leaf in leaves.values())  # of all hosts
+    with contextlib.suppress(FileNotFoundError):  # no folder of this machine's
+        if shutil.disk_usage(root).free < needed + _BESIDE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _check_finite(run, step: int, leaves: Mapping[str, Any]) -> None:

@@ -1,7 +1,10 @@
 """Numbers of an iteration -> a line in two files, and TensorBoard's events."""
 
+import contextlib
+import errno
 import json
 import math
+import os
 import pathlib
 import time
 from collections.abc import Mapping
@@ -29,8 +32,8 @@ def append_metrics(
         broken = [k for k, v in line.items() if v is None]
         if broken:
             line["not_finite"] = broken
-        with guarded(run), open(run / f"{name}.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
+        with guarded(run):
+            _append(run / f"{name}.jsonl", json.dumps(line) + "\n")
     shown = {**metrics, **{f"timing/{k}": v for k, v in timing.items()}}
     shown = {k: float(v) for k, v in shown.items()}
     now = time.time()
@@ -62,6 +65,19 @@ def read_lines(path) -> list[dict[str, Any]]:
             break
         records.append(record)
     return records
+
+
+def _append(path: pathlib.Path, line: str) -> None:
+    """Adds a line, all of it or nothing."""
+    with open(path, "ab", buffering=0) as file:
+        size, data = file.tell(), line.encode()
+        try:
+            if file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            with contextlib.suppress(OSError):
+                file.truncate(size)
+            raise
 
 
 def _rounded(value: Any) -> float | int | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from hiper_jax.accept import Count
+from hiper_jax.accept import Several
 from hiper_jax.act.envs.world import Splits, Tasks, WorldSettings, named_tasks
 
 SPLITS = Splits(panels={"valid_unseen": "eval_episodes"})
@@ -17,9 +17,9 @@ SPLITS = Splits(panels={"valid_unseen": "eval_episodes"})
 class SeedSettings(WorldSettings):
     """Which games are played."""
 
-    train: Count = 400
+    train: Several = 400
     """Games to train on, a seed each."""
-    unseen: Count = 100
+    unseen: Several = 100
     """Games of other seeds, for validation."""
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
+from hiper_jax._disk import made
 from hiper_jax.accept import (
     Count,
     Name,
@@ -23,7 +24,6 @@ from hiper_jax.accept import (
     Several,
     SeveralOrNone,
     Span,
-    Whole,
     check_fields,
 )
 from hiper_jax.act.envs.env import Env, MakeEnv
@@ -62,7 +62,7 @@ class AlfWorldSettings(WorldSettings):
     """Made games in rooms that training has seen."""
     unseen: SeveralOrNone = 200
     """Made games in rooms that training has not seen."""
-    test: Count = 500
+    test: Several = 500
     """Made games of the split test_unseen, in rooms that no other split has; made when
     it is first played. No run looks at it: it is for one report at the end."""
     receptacles: Span = (6, 9)
@@ -108,7 +108,7 @@ class MakeGames:
     """Games in rooms that training has seen."""
     unseen: SeveralOrNone = 50
     """Games in rooms that training has not seen."""
-    test: Whole = 0
+    test: SeveralOrNone = 0
     """Games in rooms that no other split has, for one report (test_unseen)."""
     seed: Seed = 0
     """Of everything random."""
@@ -150,7 +150,7 @@ def make(
     workers: int = 2,
     **recipe: Any,
 ) -> dict[str, int]:
-    """Makes games, says how far it is, and leaves the recipe beside them.
+    """Makes games, and says how far it is.
 
     Args:
       folder: where; see `write.make_games` for this and the recipe.
@@ -163,12 +163,8 @@ def make(
     """
     from hiper_jax.act.envs.worlds.alfworld.write import make_games
 
-    folder = os.fspath(folder)
-    counts = make_games(
-        folder, workers=workers, progress=_shower(say, "games"), **recipe
-    )
-    (pathlib.Path(folder) / "recipe.json").write_text(json.dumps(recipe) + "\n")
-    return counts
+    progress = _shower(say, "games")
+    return make_games(os.fspath(folder), workers=workers, progress=progress, **recipe)
 
 
 def _shower(say: Say, what: str) -> Callable[[int, int], None]:
@@ -222,11 +218,13 @@ def _made(recipe: dict[str, Any], settings: AlfWorldSettings, say: Say) -> pathl
     """The folder of the games of a recipe, made if they are not there."""
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     folder = pathlib.Path(settings.cache) / digest[:12]
-    if not (folder / "recipe.json").is_file():
+
+    def make_at(place: pathlib.Path) -> None:
         number = sum(recipe[name] for name in _COUNTS if name in recipe)
         say(f"making {number} games in {folder}")
-        make(folder, workers=settings.workers, say=say, **recipe)
-    return folder
+        make(place, workers=settings.workers, say=say, **recipe)
+
+    return made(folder, make_at, mark="made.json")
 
 
 def _tasks(settings: AlfWorldSettings, split: str) -> Tasks:

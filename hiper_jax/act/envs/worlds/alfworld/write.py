@@ -7,11 +7,10 @@ moves stay in the file as its walkthrough.
 import json
 import os
 import random
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from hiper_jax._disk import making
 from hiper_jax.act.envs.parallel import mapper
 from hiper_jax.act.envs.worlds.alfworld import alfred, sequel
 from hiper_jax.act.envs.worlds.alfworld import house as rooms
@@ -96,18 +95,14 @@ def make_games(
     _check((train, seen, unseen, test), receptacles, objects, expert_steps, workers)
     check_goals(goals, stock=stock)
     out = os.path.abspath(out)
-    if os.path.lexists(out) and not (os.path.isdir(out) and not os.listdir(out)):
-        raise FileExistsError(f"{out} exists and is not empty: give another folder.")
     counts: dict[str, int] = dict(zip(SPLITS, (train, seen, unseen), strict=True))
     counts |= {TEST: test} if test else {}
     settings = Settings(seed, _pair(receptacles), _pair(objects), expert_steps, goals)
     layouts = _layouts(settings)
-    os.makedirs(os.path.dirname(out), exist_ok=True)
-    work = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(out))
     signatures: set[tuple] = set()
     used: dict[str, set[int]] = {kind: set() for kind in alfred.KINDS}
     done = 0
-    try:
+    with making(out) as work:
         with mapper(workers) as map_all:
             for split in ("train", "valid_unseen", "valid_seen", TEST)[: len(counts)]:
                 jobs = _jobs(split, counts[split], used, settings, layouts)
@@ -125,11 +120,6 @@ def make_games(
                     if progress is not None:
                         progress(done, sum(counts.values()))
         _write_shared(work, counts, settings, stock)
-        os.chmod(work, 0o755)
-        os.replace(work, out)
-    except BaseException:
-        shutil.rmtree(work, ignore_errors=True)
-        raise
     return counts
 
 

@@ -8,10 +8,10 @@ import functools
 import hashlib
 import json
 import pathlib
-import tempfile
 from collections.abc import Sequence
 from typing import Annotated
 
+from hiper_jax._disk import made
 from hiper_jax.accept import Range, Several, Span
 from hiper_jax.act.envs import templates
 from hiper_jax.act.envs.env import Env, MakeEnv
@@ -63,15 +63,17 @@ def _prepare(settings: SokobanSettings, say: Say) -> pathlib.Path:
     recipe = {name: getattr(settings, name) for name in _RECIPE}
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
     folder = pathlib.Path(settings.cache) / f"sokoban-{digest[:12]}"
-    if not folder.is_dir():
-        number = settings.levels + settings.unseen
+    number = settings.levels + settings.unseen
+
+    def draw(place: pathlib.Path) -> None:
         say(f"drawing {number} levels in {folder}")
-        _draw(folder, settings)
-    return folder
+        _draw(place, settings)
+
+    return made(folder, draw)
 
 
 def _draw(folder: pathlib.Path, settings: SokobanSettings) -> None:
-    """Writes the levels of both splits; the folder appears when it is whole."""
+    """Writes the levels of both splits into a new folder."""
     from hiper_jax.act.envs.worlds.sokoban.rooms import make_levels
 
     levels = make_levels(
@@ -82,13 +84,9 @@ def _draw(folder: pathlib.Path, settings: SokobanSettings) -> None:
         seed=settings.seed,
     )
     parts = levels[: settings.unseen], levels[settings.unseen :]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".drawing-") as work:
-        made = pathlib.Path(work, "levels")
-        made.mkdir()
-        for split, part in zip(_SPLITS, parts, strict=True):
-            (made / f"{split}.txt").write_text("\n".join(part) + "\n")
-        made.rename(folder)
+    folder.mkdir()
+    for split, part in zip(_SPLITS, parts, strict=True):
+        (folder / f"{split}.txt").write_text("\n".join(part) + "\n")
 
 
 def _tasks(settings: SokobanSettings, split: str) -> Tasks:

@@ -110,7 +110,7 @@ def _elements(path, opening, closing) -> Iterator[tuple]:
                     return
                 yield element
                 place, size, first = end, _CHUNK, False
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, RecursionError) as error:
         reason = "it ends too early" if isinstance(error, IndexError) else error
         raise ValueError(
             f"{path} is no whole JSON file ({reason}): download or make it again."

@@ -10,9 +10,9 @@ import json
 import os
 import pathlib
 import random
-import shutil
 from collections.abc import Iterator
 
+from hiper_jax._disk import making
 from hiper_jax.act.envs.worlds.webshop.inventory import WARES, Ware
 
 BRANDS = (
@@ -56,19 +56,9 @@ def make_shop(out: str | os.PathLike, *, products: int, seed: int) -> pathlib.Pa
     if products < 1:
         raise ValueError(f"A shop needs at least one product, not {products}.")
     out = pathlib.Path(out).expanduser()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is there already: give a new or empty folder.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    scratch = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    scratch.mkdir()
-    try:
-        _write(scratch, products, random.Random(f"shop {seed}"))
-        if out.is_dir():
-            out.rmdir()
-        os.replace(scratch, out)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+    with making(out) as place:
+        place.mkdir()
+        _write(place, products, random.Random(f"shop {seed}"))
     return out
 
 

@@ -9,18 +9,16 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
-import time
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from hiper_jax._disk import guarded, made
 from hiper_jax.act.envs.worlds.webshop import files, goals, search
 from hiper_jax.act.envs.worlds.webshop.catalogue import Product, make_product
 
 FORMAT = 1
 SMALL = 64 << 20  # bytes of data files up to which a catalogue is built in memory
-_WAIT = 3600.0  # seconds another process may take to build the same store
 
 
 class Store(NamedTuple):
@@ -52,11 +50,7 @@ def open_store(sources: files.Files) -> Store:
         return build(sources)
     key = hashlib.sha256(repr((FORMAT, source)).encode()).hexdigest()[:16]
     folder = _cache(sources.items.parent) / f"{sources.items.stem}-{key}"
-    if not folder.is_dir():
-        with _Lock(folder.with_suffix(".lock")):
-            if not folder.is_dir():
-                save(build(sources), folder)
-    return read(folder)
+    return read(made(folder, lambda place: save(build(sources), place)))
 
 
 def build(sources: files.Files) -> Store:
@@ -122,18 +116,11 @@ def build(sources: files.Files) -> Store:
 
 
 def save(store: Store, folder: pathlib.Path) -> None:
-    """Writes a store to a folder, whole or not at all."""
-    scratch = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    try:
-        for name, array in zip(Store._fields[1:], store[1:], strict=True):
-            np.save(scratch / f"{name}.npy", array)
-        (scratch / "about.json").write_text(json.dumps(store.about))
-        os.replace(scratch, folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+    """Writes a store to a new folder."""
+    folder.mkdir()
+    for name, array in zip(Store._fields[1:], store[1:], strict=True):
+        np.save(folder / f"{name}.npy", array)
+    (folder / "about.json").write_text(json.dumps(store.about))
 
 
 def read(folder: pathlib.Path) -> Store:
@@ -180,32 +167,6 @@ def _cache(beside: pathlib.Path) -> pathlib.Path:
         pass
     folder = os.environ.get("HIPER_CACHE") or "~/.cache/hiper_jax"
     folder = pathlib.Path(folder).expanduser() / "webshop"
-    folder.mkdir(parents=True, exist_ok=True)
+    with guarded(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-class _Lock:
-    """One process at a time builds a store; the others wait for it."""
-
-    def __init__(self, path: pathlib.Path):
-        self._path = path
-
-    def __enter__(self):
-        import fcntl
-
-        self._file = open(self._path, "w")
-        end = time.monotonic() + _WAIT
-        while True:
-            try:
-                return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    self._file.close()
-                    raise TimeoutError(
-                        f"Another process has held {self._path} for an hour: stop it "
-                        "and start again."
-                    ) from None
-                time.sleep(0.2)
-
-    def __exit__(self, *error):
-        self._file.close()
