@@ -98,7 +98,10 @@ def texts(
     history, subgoal = [], ""
     wording = RESPONSE if format == "plan" else FLAT_RESPONSE
     gap = "" if style == "terse" else "\n"
+    known = demo.info["task"]
     for step in demo.steps:
+        task = step.task or demo.info["task"]
+        subgoal, known = (subgoal if task == known else ""), task
         wrong = rng.random() < mistakes
         action = rng.choice(step.admissible_actions) if wrong else step.expert_action
         switch, plan = step.switch, step.subgoal
@@ -115,7 +118,7 @@ def texts(
         )
         yield (
             (
-                step.task or demo.info["task"],
+                task,
                 list(history[-2:]),
                 step.observation,
                 subgoal,

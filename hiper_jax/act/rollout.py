@@ -312,7 +312,10 @@ class _Record:
         observation, reward, terminated, truncated, info = result
         self.turns[-1] = dataclasses.replace(self.turns[-1], reward=float(reward))
         self.history.append((self.observation, self.action))
+        before = self.task
         self.observation, self.info = observation, info
+        if self.task != before:
+            self.subgoal = ""  # it served a task that is done
         self.terminated = bool(terminated)
         self.truncated = not self.terminated and (
             bool(truncated) or len(self.turns) >= max_turns
