@@ -9,8 +9,10 @@ import numpy as np
 from hiper_jax.act.codec import Codec
 from hiper_jax.act.envs.demo import Demo
 from hiper_jax.act.envs.parallel import mapper
+from hiper_jax.act.envs.wordings import Wording, under
 from hiper_jax.act.envs.world import World, WorldSettings, world_of
 from hiper_jax.act.prompt import fit_prompt, template_of
+from hiper_jax.act.strategy_judge import fit_judgement
 from hiper_jax.experiments import games as worlds
 
 RESPONSE = (
@@ -142,12 +144,22 @@ def rows(
     haste: float,
     seed: int,
     format: str = "plan",
+    strategies: float = 0.0,
 ) -> list[Row]:
-    """Encodes demonstrations, a row per turn."""
-    rng = random.Random(seed)
+    """Encodes demonstrations, a row per turn.
+
+    A share `strategies` of them follows a strategy; each of these has two rows more,
+    how it is written and which steps were useless.
+    """
+    rng, chance = random.Random(seed), random.Random(f"strategies {seed}")
     template = template_of(world, style, format)
     out = []
     for demo in demos:
+        shown = template
+        if strategies and chance.random() < strategies:
+            wording, followed = world.strategies[style], world.lesson.strategy(demo)
+            shown = under(template, wording.before(followed))
+            out += _around(demo, followed, wording, codec, max_prompt)
         for prompt, response in texts(
             demo,
             world,
@@ -161,7 +173,7 @@ def rows(
                 codec.encode_prompt,
                 max_prompt,
                 *prompt,
-                template=template,
+                template=shown,
                 history_length=history_length,
             )
             out.append(
@@ -171,3 +183,36 @@ def rows(
                 )
             )
     return out
+
+
+def _around(
+    demo: Demo, strategy: str, wording: Wording, codec: Codec, max_prompt: int
+) -> list[Row]:
+    """A strategy as it is asked for, and what a judge says of the steps under it.
+
+    Useless are those that chance played, where the expert wanted something else.
+    """
+    first, encode = demo.steps[0], codec.encode_prompt
+    asked = fit_prompt(
+        encode,
+        max_prompt,
+        demo.info["task"],
+        [],
+        first.observation,
+        "",
+        first.admissible_actions,
+        template=wording.ask,
+        history_length=0,
+    )
+    steps = [(step.observation, step.action) for step in demo.steps]
+    useless = [n for n, s in enumerate(demo.steps, 1) if s.action != s.expert_action]
+    judged = fit_judgement(
+        wording, encode, max_prompt, demo.info["task"], strategy, steps
+    )
+    answers = strategy, ", ".join(map(str, useless)) or "none"
+    return [
+        Row(np.asarray(prompt, np.int32), np.asarray(response, np.int32))
+        for prompt, response in zip(
+            (asked.ids, judged), map(codec.encode_response, answers), strict=True
+        )
+    ]
