@@ -9,7 +9,7 @@ import numpy as np
 from hiper_jax.act.codec import Codec
 from hiper_jax.act.envs.demo import Demo
 from hiper_jax.act.envs.parallel import mapper
-from hiper_jax.act.envs.wordings import Wording, under
+from hiper_jax.act.envs.wordings import Wording
 from hiper_jax.act.envs.world import World, WorldSettings, world_of
 from hiper_jax.act.prompt import fit_prompt, template_of
 from hiper_jax.act.strategy_judge import fit_judgement
@@ -148,8 +148,9 @@ def rows(
 ) -> list[Row]:
     """Encodes demonstrations, a row per turn.
 
-    A share `strategies` of them follows a strategy; each of these has two rows more,
-    how it is written and which steps were useless.
+    A share `strategies` of them stands under its own first subgoal as a strategy; each
+    of these has a row more, which steps were useless, and one on how a strategy is
+    written where the wording asks for it.
     """
     rng, chance = random.Random(seed), random.Random(f"strategies {seed}")
     template = template_of(world, style, format)
@@ -157,9 +158,9 @@ def rows(
     for demo in demos:
         shown = template
         if strategies and chance.random() < strategies:
-            wording, followed = world.strategies[style], world.lesson.strategy(demo)
-            shown = under(template, wording.before(followed))
-            out += _around(demo, followed, wording, codec, max_prompt)
+            wording = world.strategies[style]
+            shown = wording.under(template, demo.steps[0].subgoal)
+            out += _around(demo, wording, codec, max_prompt)
         for prompt, response in texts(
             demo,
             world,
@@ -185,34 +186,23 @@ def rows(
     return out
 
 
-def _around(
-    demo: Demo, strategy: str, wording: Wording, codec: Codec, max_prompt: int
-) -> list[Row]:
+def _around(demo: Demo, wording: Wording, codec: Codec, max_prompt: int) -> list[Row]:
     """A strategy as it is asked for, and what a judge says of the steps under it.
 
     Useless are those that chance played, where the expert wanted something else.
     """
-    first, encode = demo.steps[0], codec.encode_prompt
-    asked = fit_prompt(
-        encode,
-        max_prompt,
-        demo.info["task"],
-        [],
-        first.observation,
-        "",
-        first.admissible_actions,
-        template=wording.ask,
-        history_length=0,
-    )
+    first, task, encode = demo.steps[0], demo.info["task"], codec.encode_prompt
     steps = [(step.observation, step.action) for step in demo.steps]
     useless = [n for n, s in enumerate(demo.steps, 1) if s.action != s.expert_action]
-    judged = fit_judgement(
-        wording, encode, max_prompt, demo.info["task"], strategy, steps
-    )
-    answers = strategy, ", ".join(map(str, useless)) or "none"
-    return [
-        Row(np.asarray(prompt, np.int32), np.asarray(response, np.int32))
-        for prompt, response in zip(
-            (asked.ids, judged), map(codec.encode_response, answers), strict=True
+    judged = fit_judgement(wording, encode, max_prompt, task, first.subgoal, steps)
+    rows = [(judged, ", ".join(map(str, useless)) or "none")]
+    if wording.ask is not None:
+        view = task, [], first.observation, "", first.admissible_actions
+        fitted = fit_prompt(
+            encode, max_prompt, *view, template=wording.ask, history_length=0
         )
+        rows.append((np.asarray(fitted.ids, np.int32), first.subgoal))
+    return [
+        Row(prompt, np.asarray(codec.encode_response(said), np.int32))
+        for prompt, said in rows
     ]

@@ -81,8 +81,8 @@ class WarmStart:
     """What there is to unlearn: how often a turn in which the world lets one rush
     teaches to do so, say to walk past a thing that should be taken."""
     strategies: Share = 0.0
-    """Share of demonstrations that follow a strategy, and teach how one is written and
-    how steps are judged: what `--estimator strata` begins with."""
+    """Share of demonstrations that stand under a strategy, their first subgoal, and
+    teach how steps are judged: what `--estimator strata` may begin with."""
     vocab_size: Count = 1024
     """Tokens at most."""
     width: Count = 128
@@ -162,11 +162,6 @@ def warmstart(config: WarmStart) -> pathlib.Path:
     world = world_of(config.world)
     worlds.games_folder(config.world)
     demos = practise(config)
-    if config.strategies and not any(map(world.lesson.strategy, demos)):
-        raise ValueError(
-            f"nobody can say which strategy a demonstration in {world.name} followed: "
-            "give its World's lesson a `strategy`, or leave out --strategies"
-        )
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     train_tokenizer(

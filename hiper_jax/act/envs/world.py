@@ -141,9 +141,6 @@ class Lesson(NamedTuple):
     # rushed: what a warm start teaches now and then, so that there is something to
     # unlearn.
     haste: Callable[[Demo, DemoStep], tuple[str, str] | None] = lambda demo, step: None
-    # The strategy that a demonstration followed, as its player might have put it before
-    # it began; "" where nobody can say.
-    strategy: Callable[[Demo], str] = lambda demo: ""
     recipe: str = "quickstart"  # whose world, reading and learning settings it takes
     changes: Mapping[str, Any] = {}  # other settings of a warm start, by name
 

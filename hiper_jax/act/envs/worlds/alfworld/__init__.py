@@ -328,12 +328,7 @@ WORLD = World(
     strategies=prompt.STRATEGIES,
     expert=expert.demonstrate,
     solution=_solution,
-    lesson=Lesson(
-        phrases=lesson.PHRASES,
-        practice=_practice,
-        haste=lesson.passing_by,
-        strategy=lesson.in_short,
-    ),
+    lesson=Lesson(phrases=lesson.PHRASES, practice=_practice, haste=lesson.passing_by),
     start="warmstart",
     flat_start="warmstart-flat",
     commands={

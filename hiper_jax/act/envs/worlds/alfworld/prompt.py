@@ -61,22 +61,9 @@ def ask_full(
     return wordings.ask_full(task, history, observation, subgoal, _listed(admissible))
 
 
-def ask_terse(
-    task: str, history: History, observation: str, subgoal: str, admissible, **_: Any
-) -> str:
-    """Asks a small model for a strategy."""
-    return wordings.ask_terse(
-        task,
-        history,
-        _without_task(observation),
-        subgoal,
-        _grouped(_listed(admissible)),
-    )
-
-
 STRATEGIES = {
     "full": wordings.FULL._replace(ask=ask_full),
-    "terse": wordings.TERSE._replace(ask=ask_terse),
+    "terse": wordings.TERSE,
 }
 
 
