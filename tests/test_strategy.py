@@ -1,6 +1,7 @@
 """Strategies: chosen far apart, frozen ahead of every prompt, judged by a list."""
 
 import dataclasses
+import functools
 import itertools
 import sys
 import time
@@ -373,5 +374,14 @@ def test_states_are_means_over_the_responses_tokens_in_one_program():
 
 def test_a_world_says_how_it_speaks_of_strategies():
     world = world_of(Train().world)
-    reader = make_reader(world, small.codec(), style="full", max_prompt=200)
-    assert reader.strategies is world.strategies["full"]
+    make = functools.partial(make_reader, world, small.codec(), max_prompt=200)
+    assert make(style="full").strategies is world.strategies["full"]
+    taught = make(style="terse", strategy_style="taught").strategies
+    assert taught is world.strategies["taught"] and taught.ask is not None
+    view = "You see it. Your task is to: wash it.", "", ["help", "look", "go to bed 1"]
+    asked = taught.ask("wash it", [], *view)
+    assert (
+        asked == "task: wash it\nnow: You see it.\ncan: look; go to bed 1\nstrategy:\n"
+    )
+    shown = taught.under(world.templates["terse"], "soap")
+    assert shown("t", [], "o", "", [], history_length=0).startswith("strategy: soap\nt")

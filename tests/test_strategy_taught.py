@@ -22,7 +22,7 @@ def demos(tmp_path_factory):
     return list(demonstrations.play(tasks, world, noise=0.3, seed=0, workers=1))
 
 
-def rows(demos, share, style="terse"):
+def rows(demos, share, style="terse", strategy_style=""):
     return demonstrations.rows(
         demos,
         world_of(WORLD),
@@ -34,6 +34,7 @@ def rows(demos, share, style="terse"):
         haste=0.3,
         seed=3,
         strategies=share,
+        strategy_style=strategy_style,
     )
 
 
@@ -56,11 +57,19 @@ def test_a_share_of_demonstrations_stands_under_strategies_and_is_judged(demos):
     assert 0 < half < len(demos)
 
 
-def test_where_the_wording_asks_it_is_taught_to_answer(demos):
-    decode = small.codec().decode
-    taught = iter(rows(demos[:2], 1.0, "full"))
-    for demo in demos[:2]:
-        _, asked, *turns = [next(taught) for _ in range(2 + len(demo.steps))]
-        assert "choose a strategy for the whole task" in decode(asked.prompt)
-        assert decode(asked.response) == demo.steps[0].subgoal
-        assert all(decode(t.prompt).startswith("Your strategy for") for t in turns)
+def test_where_the_wording_asks_it_is_taught_to_answer_with_the_stages(demos):
+    decode, told = small.codec().decode, world_of(WORLD).lesson.strategy
+    for style, question, head in [
+        (("full", ""), "choose a strategy for the whole", "Your strategy for the "),
+        (("terse", "taught"), "\nstrategy:\n", "strategy: "),
+    ]:
+        taught = iter(rows(demos[:2], 1.0, *style))
+        for demo in demos[:2]:
+            _, asked, *turns = [next(taught) for _ in range(2 + len(demo.steps))]
+            assert question in decode(asked.prompt)
+            stages = told(demo).split(", ")
+            assert decode(asked.response) == ", ".join(dict.fromkeys(stages))
+            assert not any(":" in s or "(" in s for s in stages)
+            for turn in turns:
+                assert decode(turn.prompt).startswith(head)
+                assert f": {told(demo)}\n" in decode(turn.prompt)

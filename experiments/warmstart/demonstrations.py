@@ -145,12 +145,13 @@ def rows(
     seed: int,
     format: str = "plan",
     strategies: float = 0.0,
+    strategy_style: str = "",
 ) -> list[Row]:
     """Encodes demonstrations, a row per turn.
 
-    A share `strategies` of them stands under its own first subgoal as a strategy; each
-    of these has a row more, which steps were useless, and one on how a strategy is
-    written where the wording asks for it.
+    A share `strategies` of them stands under a strategy; each of these has a row more,
+    which steps were useless, and one on how a strategy is written where the wording
+    asks for it. Where it does not, the strategy is the first subgoal.
     """
     rng, chance = random.Random(seed), random.Random(f"strategies {seed}")
     template = template_of(world, style, format)
@@ -158,9 +159,10 @@ def rows(
     for demo in demos:
         shown = template
         if strategies and chance.random() < strategies:
-            wording = world.strategies[style]
-            shown = wording.under(template, demo.steps[0].subgoal)
-            out += _around(demo, wording, codec, max_prompt)
+            wording = world.strategies[strategy_style or style]
+            own = world.lesson.strategy(demo) if wording.ask else demo.steps[0].subgoal
+            shown = wording.under(template, own)
+            out += _around(demo, own, wording, codec, max_prompt)
         for prompt, response in texts(
             demo,
             world,
@@ -186,7 +188,9 @@ def rows(
     return out
 
 
-def _around(demo: Demo, wording: Wording, codec: Codec, max_prompt: int) -> list[Row]:
+def _around(
+    demo: Demo, strategy: str, wording: Wording, codec: Codec, max_prompt: int
+) -> list[Row]:
     """A strategy as it is asked for, and what a judge says of the steps under it.
 
     Useless are those that chance played, where the expert wanted something else.
@@ -194,14 +198,14 @@ def _around(demo: Demo, wording: Wording, codec: Codec, max_prompt: int) -> list
     first, task, encode = demo.steps[0], demo.info["task"], codec.encode_prompt
     steps = [(step.observation, step.action) for step in demo.steps]
     useless = [n for n, s in enumerate(demo.steps, 1) if s.action != s.expert_action]
-    judged = fit_judgement(wording, encode, max_prompt, task, first.subgoal, steps)
+    judged = fit_judgement(wording, encode, max_prompt, task, strategy, steps)
     rows = [(judged, ", ".join(map(str, useless)) or "none")]
     if wording.ask is not None:
         view = task, [], first.observation, "", first.admissible_actions
         fitted = fit_prompt(
             encode, max_prompt, *view, template=wording.ask, history_length=0
         )
-        rows.append((np.asarray(fitted.ids, np.int32), first.subgoal))
+        rows.append((np.asarray(fitted.ids, np.int32), strategy))
     return [
         Row(prompt, np.asarray(codec.encode_response(said), np.int32))
         for prompt, said in rows

@@ -81,8 +81,9 @@ class WarmStart:
     """What there is to unlearn: how often a turn in which the world lets one rush
     teaches to do so, say to walk past a thing that should be taken."""
     strategies: Share = 0.0
-    """Share of demonstrations that stand under a strategy, their first subgoal, and
-    teach how steps are judged: what `--estimator strata` may begin with."""
+    """Share of demonstrations that stand under a strategy and teach how steps are
+    judged, and with `--reading.strategy-style taught` how one is written, too: what
+    `--estimator strata` may begin with."""
     vocab_size: Count = 1024
     """Tokens at most."""
     width: Count = 128
@@ -185,6 +186,7 @@ def warmstart(config: WarmStart) -> pathlib.Path:
         seed=config.seed,
         format=config.reading.format,
         strategies=config.strategies,
+        strategy_style=config.reading.strategy_style,
     )
     rows = [r for r in rows if len(r.response) <= config.reading.max_response]
     shape = lm.tiny(

@@ -86,6 +86,7 @@ def make_reader(
     mode: str = "corrected",
     keep_copies: bool = False,
     format: str = "plan",
+    strategy_style: str = "",
 ) -> Reader:
     """The reader of a world's text; see `Reader` for the arguments.
 
@@ -102,7 +103,7 @@ def make_reader(
         mode,
         keep_copies,
         format,
-        world.strategies.get(style),
+        world.strategies.get(strategy_style or style),
     )
 
 

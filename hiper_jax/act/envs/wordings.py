@@ -3,7 +3,8 @@
 A strategy is a short text, written from what is seen first, that stands at the head of
 every prompt of an episode. As for prompts there are two wordings that serve any world.
 `terse` asks nothing: a small model's first subgoal is its strategy. It stands beside
-the task, for a model that was taught prompts of one form reads no other.
+the task, for a model that was taught prompts of one form reads no other. `taught` is
+for small models that were taught strategies: it asks, and shows them ahead.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,6 +43,15 @@ nothing else."""
 
 BESIDE = "{task} strategy: {strategy}"
 
+ASK_TAUGHT = """\
+task: {task}
+now: {observation}
+can: {actions}
+strategy:
+"""
+
+UNDER_TAUGHT = "strategy: {strategy}\n"
+
 JUDGE_TERSE = """\
 task: {task}
 strategy: {strategy}
@@ -72,11 +82,29 @@ def ask_full(
     return ASK.format(task=task, observation=observation.strip(), actions=actions)
 
 
+def ask_taught(
+    task: str, history: History, observation: str, subgoal: str, admissible, **_: Any
+) -> str:
+    """Asks a small model that was taught to answer."""
+    del history, subgoal
+    seen, actions = " ".join(observation.split()), "; ".join(admissible)
+    return ASK_TAUGHT.format(task=task, observation=seen, actions=actions)
+
+
 def ahead(template: Template, strategy: str) -> Template:
     """Shows a pretrained model its strategy before all else."""
 
     def written(*args: Any, **keywords: Any) -> str:
         return UNDER.format(strategy=strategy) + template(*args, **keywords)
+
+    return written
+
+
+def ahead_taught(template: Template, strategy: str) -> Template:
+    """Shows a small model that was taught so its strategy before all else."""
+
+    def written(*args: Any, **keywords: Any) -> str:
+        return UNDER_TAUGHT.format(strategy=strategy) + template(*args, **keywords)
 
     return written
 
@@ -111,6 +139,7 @@ def judge_terse(task: str, strategy: str, steps: Steps) -> str:
 
 FULL = Wording(ask_full, ahead, judge_full)
 TERSE = Wording(None, beside_task, judge_terse)
+TAUGHT = Wording(ask_taught, ahead_taught, judge_terse)
 
 
 def _flat(steps: Steps) -> list[tuple[str, str]]:
