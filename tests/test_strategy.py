@@ -365,7 +365,7 @@ def test_states_are_means_over_the_responses_tokens_in_one_program():
         np.testing.assert_allclose(found[n], alone, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(make(actor)(prompts[3:], said[3:]), found[3:], atol=1e-5)
     assert make.programs() == 1
-    mesh = sharding.make_mesh(2, 2, 1)
+    mesh = sharding.make_mesh(4, 2, 1)
     spread = dataclasses.replace(agent, mesh=mesh)
     placed = jax.device_put(actor, sharding.shardings(lm.abstract(agent.config), mesh))
     cut = make_embedder(spread, rows=3, length=16)(placed)(prompts, said)
