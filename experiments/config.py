@@ -72,6 +72,9 @@ class Reading:
 
     style: Literal["full", "terse"] = "terse"
     """Wording of the prompt: `full` for pretrained models, `terse` for tiny ones."""
+    strategy_style: Literal["", "full", "terse", "taught"] = ""
+    """Wording around strategies; empty: that of `style`. `taught` asks small models,
+    which must have been taught to answer (strata)."""
     max_prompt: Count = 256
     """Tokens; longer prompts lose history first, then observation."""
     max_teacher_prompt: Count = 384

@@ -119,6 +119,7 @@ def reader_of(agent: Agent, reading: Reading, environment: str) -> Reader:
         mode=reading.mode,
         keep_copies=reading.keep_copies,
         format=reading.format,
+        strategy_style=reading.strategy_style,
     )
 
 
@@ -206,10 +207,11 @@ def check_teacher(config: Train) -> None:
 def check_strategies(config: Train) -> None:
     """Raises ValueError where strategies are needed and no wording speaks of them."""
     known = load_world(config.world.environment).strategies
-    if config.writes_strategies and config.reading.style not in known:
+    style = config.reading.strategy_style or config.reading.style
+    if config.writes_strategies and style not in known:
         raise ValueError(
             f"{config.estimator} writes strategies, which the prompt style "
-            f"{config.reading.style!r} of {config.world.environment} has no wording "
+            f"{style!r} of {config.world.environment} has no wording "
             "for: give its World one under `strategies`, or choose another style"
         )
 

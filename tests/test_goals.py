@@ -91,8 +91,10 @@ def test_the_expert_wins_every_game_whatever_chance_does(roots, noise):
 def test_its_plan_follows_from_the_last_turns_and_the_subgoal(roots):
     env, known = AlfWorld(max_turns=50), {}
     for path in listed(roots[3, 0]):
-        last, history = "", []
+        task, last, history = "", "", []
         for step in expert.demonstrate(env, path, rng=random.Random(0)).steps:
+            task, last = step.task, (last if step.task == task else "")
+            assert step.switch == (step.subgoal != last)
             view = step.task, last, tuple(history[-2:]), step.observation
             plan = step.subgoal, step.expert_action
             assert known.setdefault((*view, step.admissible_actions), plan) == plan
@@ -265,7 +267,11 @@ def test_prompts_and_teachers_speak_of_the_goal_that_is_due():
         assert [turn.task for turn in episode.turns] == told
         for turn in episode.turns:
             now = turn.task or episode.task
-            assert codec.decode(turn.prompt).startswith(f"task: {now}\n")
+            text = codec.decode(turn.prompt)
+            assert text.startswith(f"task: {now}\n")
+        for t, turn in enumerate(episode.turns):  # a new task begins without a subgoal
+            plan = "none" if t in (0, half) else f"plan {t - 1}"
+            assert f"subgoal: {plan}\n" in codec.decode(turn.prompt)
     known = teach.teacher_prompts(episodes, ["", ""], READER, 400)
     turns = [turn for episode in episodes for turn in episode.turns]
     for prompt, turn in zip(known, turns, strict=True):

@@ -1,6 +1,7 @@
 """Strategies: chosen far apart, frozen ahead of every prompt, judged by a list."""
 
 import dataclasses
+import functools
 import itertools
 import sys
 import time
@@ -162,7 +163,7 @@ def test_seeded_faults_of_the_reading_are_caught(old, new):
         check_lists(mutated(judging, old, new))
 
 
-@pytest.mark.parametrize("piece", ["9", "1,", "[", "<think>", "1 </think>", ", "])
+@pytest.mark.parametrize("piece", ["9", "1,", "<think>", "1 </think>", "<subgoal>"])
 def test_lists_are_read_in_time_proportional_to_their_length(piece):
     times = []
     for size in (20_000, 160_000):
@@ -174,8 +175,10 @@ def test_lists_are_read_in_time_proportional_to_their_length(piece):
 
 
 def test_a_strategy_is_one_line_without_tags_thoughts_and_controls():
-    said = "<think>hm</think> <subgoal>find\n a  mug</subgoal><action>\0look</action>"
+    said = "<think>hm</think> find\n a  mug<action>\0look</action>"
     assert strategy.clean(said) == "find a mug \ufffdlook"
+    turn = small.RESPONSE.format("SWITCH", " find\n a mug", "look")
+    assert strategy.clean(turn) == strategy.clean("<think>x" + turn) == "find a mug"
     assert strategy.clean("<switch>KEEP") == "KEEP"
     assert strategy.clean("a < b > c") == "a < b > c"
 
@@ -203,7 +206,7 @@ def test_candidates_have_names_of_their_own_and_the_far_ones_stay():
     assert [s.candidate for s in drawn.strategies] == [0, 0, 4, 4] * 2
     assert all(s.text == "go to desk 1" for s in drawn.strategies)
     asked = small.codec().decode(drawn.strategies[-1].prompt)
-    assert asked.startswith("task: count to 3\nnow: start") and "strategy:" in asked
+    assert asked.startswith("task: count to 3\nnow: start\nsubgoal: none\n")
     assert drawn.metrics["strategy/distinct"] == 0.25 * 2
     assert drawn.metrics["strategy/distance"] == pytest.approx(1 - 1 / 17**0.5)
 
@@ -249,10 +252,10 @@ def test_the_strategy_stands_before_every_prompt_and_is_frozen():
     for episode, other, plan in zip(play(plans), bare, plans, strict=True):
         assert episode.strategy is plan and other.strategy is None
         for turn, plain in zip(episode.turns, other.turns, strict=True):
-            text = small.codec().decode(turn.prompt)
-            assert text == f"strategy: {plan.text}\n" + small.codec().decode(
-                plain.prompt
-            )
+            text, task = small.codec().decode(turn.prompt), f"task: {episode.task}"
+            assert text.startswith(f"{task} strategy: {plan.text}\n")
+            text = text.replace(f" strategy: {plan.text}", "", 1)
+            assert text == small.codec().decode(plain.prompt)
     assert play([written()], ["9"])[0].next_prompt.size  # of a truncated one, too
 
 
@@ -273,22 +276,29 @@ def test_a_strategy_counts_towards_the_room_of_a_prompt():
         t.prompt_truncated for t in bare.turns
     )
     text = small.codec().decode(episode.turns[-1].prompt)
-    assert text.startswith("strategy: go to desk 1 then shelf 2\n")
+    assert text.startswith("task: count to 4 strategy: go to desk 1 then shelf 2\n")
 
 
-def test_every_world_of_ours_asks_in_both_styles():
+def test_every_world_of_ours_asks_shows_and_judges_in_both_styles():
+    seen, actions = (
+        "You see a bed 1. Your task is to: wash it.",
+        ["help", "go to bed 1"],
+    )
     for name, style in itertools.product(
         ("alfworld", "sokoban", "webshop"), ("full", "terse")
     ):
-        wording = load_world(name).strategies[style]
-        view = "You see a bed 1. Your task is to: wash it.", ["help", "go to bed 1"]
-        asked = wording.ask("wash it", [], view[0], "", view[1], history_length=0)
-        assert "wash it" in asked and "go to bed 1" in asked and "strategy" in asked
+        world = load_world(name)
+        wording = world.strategies[style]
+        template = wording.under(world.templates[style], "first {soap}")
+        shown = template("wash it", [], seen, "", actions, history_length=0)
+        assert "first {soap}" in shown and "wash it" in shown
         judged = wording.judge("wash it", "soap", [("a {room}", "look"), ("", "go")])
         assert "soap" in judged and "a {room}" in judged and "2" in judged
-    assert "help" not in load_world("alfworld").strategies["terse"].ask(
-        "t", [], "o", "", ["help", "look"], history_length=0
-    )
+        if style == "full":
+            assert shown.startswith("Your strategy for the whole task: first {soap}\n")
+            asked = wording.ask("wash it", [], seen, "", actions, history_length=0)
+            assert "wash it" in asked and "go to bed 1" in asked and "strategy" in asked
+            assert ("help" in asked) == (name != "alfworld")
 
 
 # --- judged --------------------------------------------------------------------------
@@ -355,7 +365,7 @@ def test_states_are_means_over_the_responses_tokens_in_one_program():
         np.testing.assert_allclose(found[n], alone, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(make(actor)(prompts[3:], said[3:]), found[3:], atol=1e-5)
     assert make.programs() == 1
-    mesh = sharding.make_mesh(2, 2, 1)
+    mesh = sharding.make_mesh(4, 2, 1)
     spread = dataclasses.replace(agent, mesh=mesh)
     placed = jax.device_put(actor, sharding.shardings(lm.abstract(agent.config), mesh))
     cut = make_embedder(spread, rows=3, length=16)(placed)(prompts, said)
@@ -364,5 +374,14 @@ def test_states_are_means_over_the_responses_tokens_in_one_program():
 
 def test_a_world_says_how_it_speaks_of_strategies():
     world = world_of(Train().world)
-    reader = make_reader(world, small.codec(), style="full", max_prompt=200)
-    assert reader.strategies is world.strategies["full"]
+    make = functools.partial(make_reader, world, small.codec(), max_prompt=200)
+    assert make(style="full").strategies is world.strategies["full"]
+    taught = make(style="terse", strategy_style="taught").strategies
+    assert taught is world.strategies["taught"] and taught.ask is not None
+    view = "You see it. Your task is to: wash it.", "", ["help", "look", "go to bed 1"]
+    asked = taught.ask("wash it", [], *view)
+    assert (
+        asked == "task: wash it\nnow: You see it.\ncan: look; go to bed 1\nstrategy:\n"
+    )
+    shown = taught.under(world.templates["terse"], "soap")
+    assert shown("t", [], "o", "", [], history_length=0).startswith("strategy: soap\nt")

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import optax
 import pytest
 import small
 from test_strategy import play, written
@@ -11,6 +12,7 @@ from test_strategy import play, written
 import hiper_jax as hj
 from hiper_jax.act.episode import from_json, to_json
 from hiper_jax.credit.strata import StrataSettings, estimator
+from hiper_jax.experiments import config as configs
 from hiper_jax.experiments.report.episode_page import episode_page
 
 
@@ -104,3 +106,34 @@ def test_a_page_shows_the_strategy_as_text_and_marks_what_was_flagged():
     assert judged.count("judged useless") == 2 and "could not be read" not in judged
     (bare,) = play(None, ["3"])
     assert "strategy" not in episode_page(bare, title="Lost")
+
+
+def test_the_update_makes_the_better_strategy_likelier_than_the_other():
+    """Whichever it is. Steps are worth the same under each: nothing else is learned."""
+    agent, actor, _ = small.agent()
+    agent = dataclasses.replace(agent, critic="none")
+    kind = configs.learning("strata")
+    settings = kind(kl_coef=0.0, entropy_coef=0.0, minibatch=24, chunk=8)
+    rule = estimator(settings)
+    update, state = small.program(
+        agent, actor, None, settings, optax.sgd(6.0), estimator=rule, lengths=(300,)
+    )
+    score = jax.jit(hj.make_model(agent, ()).score)
+    plans = [written("go to desk 1", 0), written("look", 1)]
+    who = [plans[0], plans[0], plans[1], plans[1]]
+    gains = []
+    for games in (["2", "2", "9", "9"], ["9", "9", "2", "2"]):  # 9 is never reached
+        episodes = [dataclasses.replace(e, game="one") for e in play(who, games)]
+        batch = stacked(episodes)
+        after, metrics, _ = update(state, batch)
+        assert metrics["strategy/reward"] == 0.5
+        rows = batch.strategy_row[:2]
+        said = batch.response_mask[rows]
+        ids = np.where(said, batch.response[rows], -1)
+        likely = []
+        for params in (actor, after.actor):
+            read = batch.tokens[rows], batch.start[rows], ids, 1.0
+            likely.append(np.where(said, score(params, *read)[0], 0).sum(axis=1))
+        first, second = likely[1] - likely[0]
+        gains.append(first - second)
+    assert gains[0] > 0.01 and gains[1] < -0.01, gains

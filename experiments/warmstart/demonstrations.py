@@ -9,8 +9,10 @@ import numpy as np
 from hiper_jax.act.codec import Codec
 from hiper_jax.act.envs.demo import Demo
 from hiper_jax.act.envs.parallel import mapper
+from hiper_jax.act.envs.wordings import Wording
 from hiper_jax.act.envs.world import World, WorldSettings, world_of
 from hiper_jax.act.prompt import fit_prompt, template_of
+from hiper_jax.act.strategy_judge import fit_judgement
 from hiper_jax.experiments import games as worlds
 
 RESPONSE = (
@@ -98,7 +100,10 @@ def texts(
     history, subgoal = [], ""
     wording = RESPONSE if format == "plan" else FLAT_RESPONSE
     gap = "" if style == "terse" else "\n"
+    known = demo.info["task"]
     for step in demo.steps:
+        task = step.task or demo.info["task"]
+        subgoal, known = (subgoal if task == known else ""), task
         wrong = rng.random() < mistakes
         action = rng.choice(step.admissible_actions) if wrong else step.expert_action
         switch, plan = step.switch, step.subgoal
@@ -117,7 +122,7 @@ def texts(
         if step.expert_action:
             yield (
                 (
-                    step.task or demo.info["task"],
+                    task,
                     list(history[-2:]),
                     step.observation,
                     subgoal,
@@ -141,12 +146,25 @@ def rows(
     haste: float,
     seed: int,
     format: str = "plan",
+    strategies: float = 0.0,
+    strategy_style: str = "",
 ) -> list[Row]:
-    """Encodes demonstrations, a row per turn."""
-    rng = random.Random(seed)
+    """Encodes demonstrations, a row per turn.
+
+    A share `strategies` of them stands under a strategy; each of these has a row more,
+    which steps were useless, and one on how a strategy is written where the wording
+    asks for it. Where it does not, the strategy is the first subgoal.
+    """
+    rng, chance = random.Random(seed), random.Random(f"strategies {seed}")
     template = template_of(world, style, format)
     out = []
     for demo in demos:
+        shown = template
+        if strategies and chance.random() < strategies:
+            wording = world.strategies[strategy_style or style]
+            own = world.lesson.strategy(demo) if wording.ask else demo.steps[0].subgoal
+            shown = wording.under(template, own)
+            out += _around(demo, own, wording, codec, max_prompt)
         for prompt, response in texts(
             demo,
             world,
@@ -160,7 +178,7 @@ def rows(
                 codec.encode_prompt,
                 max_prompt,
                 *prompt,
-                template=template,
+                template=shown,
                 history_length=history_length,
             )
             out.append(
@@ -170,3 +188,27 @@ def rows(
                 )
             )
     return out
+
+
+def _around(
+    demo: Demo, strategy: str, wording: Wording, codec: Codec, max_prompt: int
+) -> list[Row]:
+    """A strategy as it is asked for, and what a judge says of the steps under it.
+
+    Useless are those that chance played, where the expert wanted something else.
+    """
+    first, task, encode = demo.steps[0], demo.info["task"], codec.encode_prompt
+    steps = [(step.observation, step.action) for step in demo.steps]
+    useless = [n for n, s in enumerate(demo.steps, 1) if s.action != s.expert_action]
+    judged = fit_judgement(wording, encode, max_prompt, task, strategy, steps)
+    rows = [(judged, ", ".join(map(str, useless)) or "none")]
+    if wording.ask is not None:
+        view = task, [], first.observation, "", first.admissible_actions
+        fitted = fit_prompt(
+            encode, max_prompt, *view, template=wording.ask, history_length=0
+        )
+        rows.append((np.asarray(fitted.ids, np.int32), strategy))
+    return [
+        Row(prompt, np.asarray(codec.encode_response(said), np.int32))
+        for prompt, said in rows
+    ]

@@ -87,6 +87,10 @@ class WarmStart:
     haste: Share = 0.3
     """What there is to unlearn: how often a turn in which the world lets one rush
     teaches to do so, say to walk past a thing that should be taken."""
+    strategies: Share = 0.0
+    """Share of demonstrations that stand under a strategy and teach how steps are
+    judged, and with `--reading.strategy-style taught` how one is written, too: what
+    `--estimator strata` may begin with."""
     vocab_size: Count = 1024
     """Tokens at most."""
     width: Count = 128
@@ -200,6 +204,8 @@ def _make(config: WarmStart, partial: pathlib.Path) -> None:
         haste=0.0 if config.source else config.haste,
         seed=config.seed,
         format=config.reading.format,
+        strategies=config.strategies,
+        strategy_style=config.reading.strategy_style,
     )
     rows = [r for r in rows if len(r.response) <= config.reading.max_response]
     shape = lm.tiny(

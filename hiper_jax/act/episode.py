@@ -36,7 +36,7 @@ class Turn:
 class Strategy:
     """A text that an episode follows from its first turn to its last."""
 
-    text: str  # as it stands before every prompt
+    text: str  # as every prompt shows it
     prompt: np.ndarray  # [P] int32, token ids that asked for it
     response: np.ndarray  # [R] int32, token ids that were sampled
     log_prob: np.ndarray  # [R] float32, nats, under the sampling distribution

@@ -16,7 +16,7 @@ from hiper_jax.act.codec import Codec
 from hiper_jax.act.envs.answers import Fault
 from hiper_jax.act.envs.env import accepts
 from hiper_jax.act.envs.templates import Template
-from hiper_jax.act.envs.wordings import Wording, under
+from hiper_jax.act.envs.wordings import Wording
 from hiper_jax.act.envs.world import Published, World
 from hiper_jax.act.episode import Episode, Strategy, Turn
 from hiper_jax.act.format import read
@@ -86,6 +86,7 @@ def make_reader(
     mode: str = "corrected",
     keep_copies: bool = False,
     format: str = "plan",
+    strategy_style: str = "",
 ) -> Reader:
     """The reader of a world's text; see `Reader` for the arguments.
 
@@ -102,7 +103,7 @@ def make_reader(
         mode,
         keep_copies,
         format,
-        world.strategies.get(style),
+        world.strategies.get(strategy_style or style),
     )
 
 
@@ -133,8 +134,8 @@ def rollout(
       on_turn: called with (episodes finished, episodes in all) after every turn.
       on_drop: called with every episode that is dropped.
       max_dropped: the share of the episodes that may be.
-      strategies: what each of the games is played under; it stands before every
-        prompt. None: nothing does.
+      strategies: what each of the games is played under; every prompt
+        shows it. None: nothing does.
 
     Returns:
       Episodes in the order of `games`, without those dropped, and seconds spent:
@@ -257,7 +258,7 @@ class _Record:
     def prompt(self, reader: Reader) -> np.ndarray:
         template = reader.template
         if self.strategy is not None and reader.strategies is not None:
-            template = under(template, reader.strategies.before(self.strategy.text))
+            template = reader.strategies.under(template, self.strategy.text)
         self.fitted = fit_prompt(
             reader.codec.encode_prompt,
             reader.max_prompt,
@@ -312,7 +313,10 @@ class _Record:
         observation, reward, terminated, truncated, info = result
         self.turns[-1] = dataclasses.replace(self.turns[-1], reward=float(reward))
         self.history.append((self.observation, self.action))
+        before = self.task
         self.observation, self.info = observation, info
+        if self.task != before:
+            self.subgoal = ""  # it served a task that is done
         self.terminated = bool(terminated)
         self.truncated = not self.terminated and (
             bool(truncated) or len(self.turns) >= max_turns

@@ -39,7 +39,12 @@ class Drawn(NamedTuple):
 
 
 def clean(text: str) -> str:
-    """What a model wrote as a strategy, in one line: no thoughts, tags or controls."""
+    """What a model wrote as a strategy, in one line: no thoughts, tags or controls.
+
+    Of a response in the form of a turn it is the subgoal.
+    """
+    subgoal, closed, _ = text.partition("<subgoal>")[2].partition("</subgoal>")
+    text = subgoal if closed else text
     text = _TAGS.sub(" ", without_thoughts(text))
     text = "".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text)
     return " ".join(text.split())
@@ -199,7 +204,7 @@ def _ask(view, reader: Reader) -> np.ndarray:
         observation,
         "",
         info.get("admissible_actions", ()),
-        template=wording_of(reader).ask,
+        template=wording_of(reader).ask or reader.template,
         history_length=0,
     )
     return np.asarray(fitted.ids, np.int32)

@@ -8,11 +8,12 @@ Source: arXiv 2605.06642.
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from hiper_jax.act.envs.wordings import Steps, Wording
 from hiper_jax.act.episode import Episode
 from hiper_jax.act.format import without_thoughts
 from hiper_jax.act.rollout import Reader, Sampler
@@ -89,17 +90,34 @@ def judge(episodes: Sequence[Episode], sample: Sampler, reader: Reader) -> Judge
 
 
 def judge_prompt(episode: Episode, reader: Reader) -> np.ndarray:
-    """[P] shows a strategy and what was done under it, within the room of a prompt.
+    """[P] shows a strategy and what was done under it, within the room of a prompt."""
+    return fit_judgement(
+        wording_of(reader),
+        reader.codec.encode_prompt,
+        reader.max_prompt,
+        episode.task,
+        "" if episode.strategy is None else episode.strategy.text,
+        [(turn.observation, turn.action) for turn in episode.turns],
+    )
+
+
+def fit_judgement(
+    wording: Wording,
+    encode: Callable[[str], list[int]],
+    max_tokens: int,
+    task: str,
+    strategy: str,
+    steps: Steps,
+) -> np.ndarray:
+    """[P] the question which steps were useless, in as many tokens at most.
 
     Observations are cut first, all to one length, which is halved until the prompt
     fits; then tokens are cut in front.
     """
-    strategy = "" if episode.strategy is None else episode.strategy.text
-    room = max(len(turn.observation) for turn in episode.turns)
+    room = max((len(seen) for seen, _ in steps), default=0)
     while True:
-        steps = [(turn.observation[:room], turn.action) for turn in episode.turns]
-        text = wording_of(reader).judge(episode.task, strategy, steps)
-        ids = reader.codec.encode_prompt(text)
-        if len(ids) <= reader.max_prompt or not room:
-            return np.asarray(ids[-reader.max_prompt :], np.int32)
+        shown = [(seen[:room], did) for seen, did in steps]
+        ids = encode(wording.judge(task, strategy, shown))
+        if len(ids) <= max_tokens or not room:
+            return np.asarray(ids[-max_tokens:], np.int32)
         room //= 2

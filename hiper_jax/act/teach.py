@@ -35,9 +35,10 @@ def teacher_prompts(
     """
     found = []
     for episode, solution in zip(episodes, solutions, strict=True):
-        history, subgoal = [], ""
+        history, subgoal, known = [], "", episode.task
         for turn in episode.turns:
             task = turn.task or episode.task
+            subgoal, known = (subgoal if task == known else ""), task
             if solution:
                 task = SOLVED.format(task=task, solution=solution)
             fitted = fit_prompt(

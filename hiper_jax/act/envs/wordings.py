@@ -1,7 +1,10 @@
 """The wordings around a strategy: what asks for one, shows it, and judges by it.
 
-A strategy is a short text, written from what is seen first, that stands before every
-prompt of an episode. As for prompts there are two wordings that serve any world.
+A strategy is a short text, written from what is seen first, that stands at the head of
+every prompt of an episode. As for prompts there are two wordings that serve any world.
+`terse` asks nothing: a small model's first subgoal is its strategy. It stands beside
+the task, for a model that was taught prompts of one form reads no other. `taught` is
+for small models that were taught strategies: it asks, and shows them ahead.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,14 +41,16 @@ A step is useless if it neither follows the strategy nor advances the task. Answ
 the numbers of the useless steps, separated by commas, or with the word none, and write
 nothing else."""
 
-ASK_TERSE = """\
+BESIDE = "{task} strategy: {strategy}"
+
+ASK_TAUGHT = """\
 task: {task}
 now: {observation}
 can: {actions}
 strategy:
 """
 
-UNDER_TERSE = "strategy: {strategy}\n"
+UNDER_TAUGHT = "strategy: {strategy}\n"
 
 JUDGE_TERSE = """\
 task: {task}
@@ -58,10 +63,11 @@ useless:
 class Wording(NamedTuple):
     """How a world speaks of strategies in one style."""
 
-    # As a prompt's template, of an episode's first turn: asks for a strategy.
-    ask: Template
-    # (strategy) -> what stands before every prompt.
-    before: Callable[[str], str]
+    # As a prompt's template, of an episode's first turn: asks for a strategy. None: the
+    # first prompt itself does.
+    ask: Template | None
+    # (template, strategy) -> a template whose prompts show the strategy.
+    under: Callable[[Template, str], Template]
     # (task, strategy, steps) -> asks for the numbers, from 1, of steps that helped
     # nothing. Where an observation is "", only what was done is to be shown.
     judge: Callable[[str, str, Steps], str]
@@ -76,23 +82,41 @@ def ask_full(
     return ASK.format(task=task, observation=observation.strip(), actions=actions)
 
 
-def ask_terse(
+def ask_taught(
     task: str, history: History, observation: str, subgoal: str, admissible, **_: Any
 ) -> str:
-    """Asks a small model for a strategy."""
+    """Asks a small model that was taught to answer."""
     del history, subgoal
     seen, actions = " ".join(observation.split()), "; ".join(admissible)
-    return ASK_TERSE.format(task=task, observation=seen, actions=actions)
+    return ASK_TAUGHT.format(task=task, observation=seen, actions=actions)
 
 
-def before_full(strategy: str) -> str:
-    """Shows a pretrained model its strategy."""
-    return UNDER.format(strategy=strategy)
+def ahead(template: Template, strategy: str) -> Template:
+    """Shows a pretrained model its strategy before all else."""
+
+    def written(*args: Any, **keywords: Any) -> str:
+        return UNDER.format(strategy=strategy) + template(*args, **keywords)
+
+    return written
 
 
-def before_terse(strategy: str) -> str:
-    """Shows a small model its strategy."""
-    return UNDER_TERSE.format(strategy=strategy)
+def ahead_taught(template: Template, strategy: str) -> Template:
+    """Shows a small model that was taught so its strategy before all else."""
+
+    def written(*args: Any, **keywords: Any) -> str:
+        return UNDER_TAUGHT.format(strategy=strategy) + template(*args, **keywords)
+
+    return written
+
+
+def beside_task(template: Template, strategy: str) -> Template:
+    """Shows a small model its strategy after the task."""
+
+    def written(task: str, *args: Any, **keywords: Any) -> str:
+        task = BESIDE.format(task=task, strategy=strategy)
+        return template(task, *args, **keywords)
+
+    return written
 
 
 def judge_full(task: str, strategy: str, steps: Steps) -> str:
@@ -113,17 +137,9 @@ def judge_terse(task: str, strategy: str, steps: Steps) -> str:
     return JUDGE_TERSE.format(task=task, strategy=strategy, steps="\n".join(lines))
 
 
-FULL = Wording(ask_full, before_full, judge_full)
-TERSE = Wording(ask_terse, before_terse, judge_terse)
-
-
-def under(template: Template, before: str) -> Template:
-    """A template that writes `before` ahead of every prompt."""
-
-    def written(*args: Any, **keywords: Any) -> str:
-        return before + template(*args, **keywords)
-
-    return written
+FULL = Wording(ask_full, ahead, judge_full)
+TERSE = Wording(None, beside_task, judge_terse)
+TAUGHT = Wording(ask_taught, ahead_taught, judge_terse)
 
 
 def _flat(steps: Steps) -> list[tuple[str, str]]:

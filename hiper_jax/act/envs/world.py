@@ -26,7 +26,7 @@ from hiper_jax.accept import Count, Name, Positive, Seed, check_fields
 from hiper_jax.act.envs.demo import Demo, DemoStep
 from hiper_jax.act.envs.env import Env, MakeEnv
 from hiper_jax.act.envs.templates import Template, full, terse
-from hiper_jax.act.envs.wordings import FULL, TERSE, Wording
+from hiper_jax.act.envs.wordings import FULL, TAUGHT, TERSE, Wording
 
 WORLDS = {
     "alfworld": "hiper_jax.act.envs.worlds.alfworld:WORLD",
@@ -141,6 +141,8 @@ class Lesson(NamedTuple):
     # rushed: what a warm start teaches now and then, so that there is something to
     # unlearn.
     haste: Callable[[Demo, DemoStep], tuple[str, str] | None] = lambda demo, step: None
+    # The strategy that a demonstration followed, as its player might have put it.
+    strategy: Callable[[Demo], str] = lambda demo: demo.steps[0].subgoal
     recipe: str = "quickstart"  # whose world, reading and learning settings it takes
     changes: Mapping[str, Any] = {}  # other settings of a warm start, by name
 
@@ -216,8 +218,13 @@ class World(NamedTuple):
     }
     # As `start`, of the warm start that answers without a plan.
     flat_start: str = ""
-    # The name of a wording, as of `templates` -> how strategies are spoken of in it.
-    strategies: Mapping[str, Wording] = {"full": FULL, "terse": TERSE}
+    # The name of a wording -> how strategies are spoken of in it; of the names of
+    # `templates` each is for prompts of that style.
+    strategies: Mapping[str, Wording] = {
+        "full": FULL,
+        "terse": TERSE,
+        "taught": TAUGHT,
+    }
 
 
 def load_world(reference: str) -> World:

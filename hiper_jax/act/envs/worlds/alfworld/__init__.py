@@ -326,7 +326,12 @@ WORLD = World(
     strategies=prompt.STRATEGIES,
     expert=expert.demonstrate,
     solution=_solution,
-    lesson=Lesson(phrases=lesson.PHRASES, practice=_practice, haste=lesson.passing_by),
+    lesson=Lesson(
+        phrases=lesson.PHRASES,
+        practice=_practice,
+        haste=lesson.passing_by,
+        strategy=lesson.in_short,
+    ),
     start="warmstart",
     flat_start="warmstart-flat",
     commands={

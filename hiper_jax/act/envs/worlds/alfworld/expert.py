@@ -90,8 +90,9 @@ def demonstrate(env: Env, task: str, *, noise: float = 0.0, rng: random.Random) 
             )
         )
         planner.observe(seen)
-        planner.turn_to(info)
-        observation, previous, over = seen, subgoal, terminated or truncated
+        # With another task nothing is kept.
+        previous = None if planner.turn_to(info) else subgoal
+        observation, over = seen, terminated or truncated
     return Demo(task, first, tuple(steps), observation)
 
 
@@ -166,14 +167,14 @@ class Planner:
         self._stage: tuple = ()
         self._subgoal = ""
 
-    def turn_to(self, info: dict) -> None:
-        """Takes up the goal that is due now, if it is another.
+    def turn_to(self, info: dict) -> bool:
+        """Takes up the goal that is due now; returns whether it is another.
 
         What is not in sight is forgotten: a player who is taught by this one sees the
         last turns only, and the subgoal that would have carried the rest is done.
         """
         if info["task"] == self.task:
-            return
+            return False
         self.task = info["task"]
         self.goal = read_goal(info["task_type"], info["task"])
         here: Any = self.here
@@ -181,6 +182,7 @@ class Planner:
         self.shut = {p: s for p, s in self.shut.items() if p == here}
         self.done, self._looking, self._looked = {}, None, False
         self._stage, self._subgoal = (), ""
+        return True
 
     def observe(self, observation: str) -> None:
         """Takes in what the game answered to the last action."""

@@ -62,3 +62,10 @@ def passing_by(demo: Demo, step: DemoStep) -> tuple[str, str] | None:
     place = places[(places.index(match[1]) + 1) % len(places)]
     subgoal = step.subgoal.replace(f": {match[1]}", f": {place}", 1)
     return subgoal, f"go to {place}"
+
+
+def in_short(demo: Demo) -> str:
+    """The stages of a demonstration without what was only found on the way."""
+    stages = [re.split(r": | \(", step.subgoal)[0] for step in demo.steps]
+    told = dict.fromkeys(s for s in stages if not s.startswith("return "))
+    return ", ".join(told)

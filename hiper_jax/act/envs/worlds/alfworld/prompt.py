@@ -61,22 +61,18 @@ def ask_full(
     return wordings.ask_full(task, history, observation, subgoal, _listed(admissible))
 
 
-def ask_terse(
+def ask_taught(
     task: str, history: History, observation: str, subgoal: str, admissible, **_: Any
 ) -> str:
-    """Asks a small model for a strategy."""
-    return wordings.ask_terse(
-        task,
-        history,
-        _without_task(observation),
-        subgoal,
-        _grouped(_listed(admissible)),
-    )
+    """Asks a small model that was taught to answer."""
+    seen, actions = _without_task(observation), _grouped(_listed(admissible))
+    return wordings.ask_taught(task, history, seen, subgoal, actions)
 
 
 STRATEGIES = {
     "full": wordings.FULL._replace(ask=ask_full),
-    "terse": wordings.TERSE._replace(ask=ask_terse),
+    "terse": wordings.TERSE,
+    "taught": wordings.TAUGHT._replace(ask=ask_taught),
 }
 
 
