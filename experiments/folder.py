@@ -27,6 +27,8 @@ FREE = frozenset(
         "out",
         "resume",
         "stop_after",
+        "project",
+        "trackio",
         "wandb",
         "world.cache",
         "world.in_process",

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,6 +23,7 @@ from hiper_jax.experiments import (
     progress,
     redraw,
     setup,
+    trackers,
 )
 from hiper_jax.experiments.follow import follow
 from hiper_jax.experiments.panel import evaluate
@@ -48,7 +48,7 @@ class Run:
     reader: Reader
     train_games: tuple[str, ...]
     panels: dict[str, tuple[list[str], str]]  # split -> games, hash of the whole split
-    log: Callable[[int, dict], Any]  # (step, metrics), a second place for metrics
+    log: trackers.Trackers  # (step, metrics), further places for metrics
     root_key: jax.Array
     stored: offline.Offline | None = None  # episodes that take a rollout's place
 
@@ -85,6 +85,7 @@ def _train(config: configs.Train, name: str, place: pathlib.Path) -> pathlib.Pat
     with (
         progress.deferred() as guard,
         games.open_pool(config.world, config.slots) as pool,
+        run.log,
     ):
         state = loop(run, state, pool, guard)
     if int(state.step) < config.num_updates:
@@ -121,7 +122,7 @@ def prepare(
         reader=setup.reader_of(agent, config.reading, config.world.environment),
         train_games=train_games,
         panels=panels,
-        log=progress.logger(config, name),
+        log=trackers.start(config, name, place),
         root_key=root_key,
         stored=offline.load(config, agent) if config.offline else None,
     )
