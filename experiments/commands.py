@@ -90,10 +90,31 @@ class Play:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Writes report.html of a run."""
+    """Writes report.html of a run, or of several on one page."""
 
     run: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run's folder."""
+    others: Annotated[
+        tuple[Name, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")
+    ] = ()
+    """Folders of further runs, to be set beside it."""
+    out: Name = "runs/report"
+    """Folder for the page of several runs, with their curves as CSV and SVG."""
+
+    def __post_init__(self):
+        check_fields(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """Lists the runs in a folder: status, success, hours."""
+
+    folder: Annotated[Name, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")] = (
+        "runs"
+    )
+    """Where they lie."""
+    csv: str = ""
+    """File for the list as CSV; - prints it, instead of the table."""
 
     def __post_init__(self):
         check_fields(self)
@@ -180,7 +201,11 @@ def tree(early: Early, words: Sequence[str] = ()) -> Group:
             ),
             "eval": Leaf("play a fixed panel of games", _own(Eval, _eval)),
             "play": Leaf("play a game yourself, in the terminal", _own(Play, _play)),
-            "report": Leaf("write report.html of a run", _own(Report, _report)),
+            "report": Leaf(
+                "write report.html of a run, or of several on one page",
+                _own(Report, _report),
+            ),
+            "runs": Leaf("list runs: status, success, hours", _own(Runs, _runs)),
             **_of_worlds(),
             "credit": Leaf(
                 "assign credit to stored episodes, or to trajectories in a text file",
@@ -349,13 +374,38 @@ def _play(asked: Play) -> None:
 
 
 def _report(asked: Report) -> str:
-    if not (pathlib.Path(asked.run) / "config.json").is_file():
+    folders = [pathlib.Path(run) for run in (asked.run, *asked.others)]
+    wrong = [str(f) for f in folders if not (f / "config.json").is_file()]
+    if len(folders) == 1 and wrong:
         raise FileNotFoundError(
             f"{asked.run} is not a run's folder: it has no config.json"
         )
+    if wrong:
+        named = ", ".join(map(repr, wrong))
+        raise FileNotFoundError(f"no run's folder, without a config.json: {named}")
+    if len(folders) > 1:
+        from hiper_jax.experiments.compare import several
+
+        return str(several.write(folders, pathlib.Path(asked.out)))
     from hiper_jax.experiments.report.report import write_report
 
-    return str(write_report(pathlib.Path(asked.run)))
+    return str(write_report(folders[0]))
+
+
+def _runs(asked: Runs) -> str:
+    from hiper_jax import workdir
+    from hiper_jax.experiments import listing
+
+    above = pathlib.Path(asked.folder)
+    found = [listing.read(run) for run in listing.find(above)]
+    if asked.csv:
+        from hiper_jax.experiments.compare.outcomes import to_csv
+
+        table = to_csv([listing.record(run) for run in found])
+        if asked.csv == "-":
+            return table.rstrip("\n")
+        workdir.write_text(pathlib.Path(asked.csv), table)
+    return listing.text(found, above) if found else f"no run in {above}"
 
 
 def _import(asked: ImportModel) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from hiper_jax.accept import (
     Count,
+    Name,
     NotNegative,
     Positive,
     Seed,
@@ -243,7 +244,11 @@ class Train:
     """Also write the episodes as a TFDS data set into `data` in the run's folder (the
     extra `data`)."""
     wandb: bool = False
-    """Also log to Weights & Biases (the extra `wandb`)."""
+    """Also log to Weights & Biases (the extra `wandb`); a resumed run goes on there."""
+    trackio: bool = False
+    """Also log to trackio (the extra `trackio`), on this machine."""
+    project: Name = "hiper_jax"
+    """Of Weights & Biases and of trackio."""
 
     def __post_init__(self):
         check_fields(self)

@@ -30,6 +30,8 @@ FREE = frozenset(
         "out",
         "resume",
         "stop_after",
+        "project",
+        "trackio",
         "wandb",
         "world.cache",
         "world.in_process",
@@ -37,7 +39,7 @@ FREE = frozenset(
     }
 )
 CLOCK = "reading.clock"
-_APART = ("provenance", "changes")  # of config.json, beside the settings
+APART = ("provenance", "changes")  # of config.json, beside the settings
 
 
 class Change(NamedTuple):
@@ -120,8 +122,8 @@ def changes(record: Mapping[str, Any], config: Train) -> list[Change]:
         learn=type(config.learn)(),
         world=type(config.world)(),
     )
-    now, before = dict(_flat(_plain(config))), dict(_flat(_plain(usual)))
-    before |= dict(_flat(record))
+    now, before = dict(flat(_plain(config))), dict(flat(_plain(usual)))
+    before |= dict(flat(record))
     return [
         Change(name, before.get(name), value)
         for name, value in now.items()
@@ -184,7 +186,7 @@ def note_changes(run: pathlib.Path, config: Train, step: int) -> None:
         return
     for name, before, now in found:
         print(f"accepted: {name} is {_short(now)} from here on, not {_short(before)}")
-    kept = {name: old[name] for name in _APART if name in old}
+    kept = {name: old[name] for name in APART if name in old}
     line = {"after_step": step, "settings": {n: [b, v] for n, b, v in found}}
     kept["changes"] = [*kept.get("changes", []), line]
     workdir.write_json(run / "config.json", _plain(config) | kept)
@@ -195,12 +197,13 @@ def _plain(config: Train) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def _flat(record: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+def flat(record: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of a record, each by its dotted path."""
     for name, value in record.items():
-        if not path and name in _APART:
+        if not path and name in APART:
             continue
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{path}{name}.")
+            yield from flat(value, f"{path}{name}.")
         else:
             yield f"{path}{name}", value
 

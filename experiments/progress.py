@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib
 import shutil
 import signal
 import sys
@@ -15,33 +14,7 @@ from tqdm import tqdm
 
 from hiper_jax.act.episode import Episode
 from hiper_jax.act.rollout import Dropped
-from hiper_jax.experiments.config import Train
 from hiper_jax.experiments.visible import visible
-
-
-def logger(config: Train, name: str):
-    """A second place for metrics: Weights & Biases if asked for, else nowhere."""
-    if not config.wandb:
-        return lambda step, metrics: None
-    try:
-        wandb = importlib.import_module("wandb")
-    except ImportError:
-        raise ValueError(
-            "--wandb needs the extra: pip install 'hiper-jax[wandb]'"
-        ) from None
-    try:
-        session = wandb.init(
-            project="hiper_jax",
-            name=f"{name}-{config.seed}",
-            config=dataclasses.asdict(config),
-        )
-    except wandb.errors.Error as error:
-        raise ValueError(
-            f"--wandb: {error}; log in with `wandb login` or set WANDB_MODE=offline"
-        ) from None
-    return lambda step, metrics: session.log(
-        {k: float(v) for k, v in metrics.items()}, step=step
-    )
 
 
 def rollout_metrics(episodes: list[Episode]) -> dict[str, float]:

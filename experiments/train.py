@@ -26,6 +26,7 @@ from hiper_jax.experiments import (
     progress,
     redraw,
     setup,
+    trackers,
 )
 from hiper_jax.experiments.follow import follow
 from hiper_jax.experiments.panel import from_place
@@ -51,7 +52,7 @@ class Run:
     reader: Reader
     train_games: tuple[str, ...]
     panels: dict[str, tuple[list[str], str]]  # split -> games, hash of the whole split
-    log: Callable[[int, dict], Any]  # (step, metrics), a second place for metrics
+    log: trackers.Trackers  # (step, metrics), further places for metrics
     root_key: jax.Array
     hosts: Hosts
     stored: offline.Offline | None = None  # episodes that take a rollout's place
@@ -110,6 +111,7 @@ def _train(
     with (
         progress.deferred(meeting.tell(hosts)) as guard,
         games.open_pool(config.world, max(config.slots // hosts.count, 1)) as pool,
+        run.log,
     ):
         state = loop(run, state, pool, guard)
     if int(state.step) < config.num_updates:
@@ -153,7 +155,9 @@ def prepare(
         reader=setup.reader_of(agent, config.reading, config.world.environment),
         train_games=train_games,
         panels=panels,
-        log=progress.logger(config, name) if hosts.writes else lambda step, line: None,
+        log=trackers.start(config, name, place)
+        if hosts.writes
+        else trackers.Trackers([]),
         root_key=root_key,
         hosts=hosts,
         stored=offline.load(config, agent) if config.offline else None,

@@ -102,7 +102,7 @@ def test_every_setting_that_changes_a_result_is_named(setting):
 
 def test_every_field_is_either_free_or_compared(setting):
     """A setting that is added later is compared, unless it is said to be free."""
-    flat = dict(folder._flat(record_of(setting)))
+    flat = dict(folder.flat(record_of(setting)))
     assert flat.keys() >= folder.FREE
     record = {"world": {"environment": "sokoban"}}
     assert folder.changes(record, configs.Train(world=settings_for("sokoban"))) == []

@@ -13,6 +13,7 @@ import small
 from test_report import Page
 
 from hiper_jax import workdir
+from hiper_jax.act.episode import Strategy
 from hiper_jax.experiments.report import viewer
 from hiper_jax.experiments.report.blocks import (
     FIRST,
@@ -76,7 +77,7 @@ def test_a_block_holds_all_that_the_episodes_hold():
         assert names == [episode.game, episode.task, episode.task_type]
         assert told[3] == episode.won + 2 * episode.terminated + 4 * episode.truncated
         assert told[5]["shaped_reward"] == [123] * len(episode.turns)
-        assert told[5]["odd"] == [None] and told[6] == len(episode.turns)
+        assert told[5]["odd"] == [None] and told[6:] == [len(episode.turns), None]
         for turn in episode.turns:
             prompt, response, logs, bits, seen, listed, did, subgoal, *rest = next(
                 columns
@@ -101,6 +102,23 @@ def test_a_block_holds_all_that_the_episodes_hold():
             said = "".join(spelled[i] for i in turn.response[:-1].tolist())
             assert text == -1 and said == turn.text
     assert next(columns, None) is None
+
+
+def test_a_strategy_goes_with_its_judgement():
+    nothing = np.array([], np.int32)
+    strategy = Strategy(
+        text=NASTY,
+        prompt=nothing,
+        response=nothing,
+        log_prob=nothing.astype(np.float32),
+        number=0,
+        candidate=2,
+    )
+    episode = dataclasses.replace(small.episodes()[0], strategy=strategy)
+    for flagged, told in (((1, 3), [1, 3]), ((), []), (None, None)):
+        made = block([dataclasses.replace(episode, flagged=flagged)], {}, known())
+        place, *rest = made["episodes"][0][7]
+        assert made["texts"][place] == SHOWN and rest == [2, told]
 
 
 def test_part_of_a_character_has_its_bytes():
@@ -185,6 +203,8 @@ def nasty_run(folder):
                     task=NASTY,
                     task_type=NASTY,
                     credit=credit | {NASTY: [0.0] * len(turns)},
+                    strategy=Strategy(NASTY, said, said, -0.5 * said, 0, 1),
+                    flagged=(0,),
                 )
             )
         workdir.write_episodes(run, step, episodes)

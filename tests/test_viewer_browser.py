@@ -227,6 +227,10 @@ def test_hostile_texts_are_shown_and_not_run(
     for place in (".seen", ".strip span", ".head span:nth-child(3)", "p"):
         said = page.value(f"document.querySelector('.shown {place}').textContent")
         assert said == SHOWN, place
+    shown = page.value("document.querySelector('.shown').textContent")
+    assert f"strategy {SHOWN} candidate 2" in shown
+    last = "document.querySelector('.shown .tag:last-child').textContent"
+    assert page.value(last) == "judged useless"
     prompt = page.value(
         "document.querySelectorAll('.shown details pre')[2].textContent"
     )

@@ -134,7 +134,7 @@ def _results(split: str, rows: Sequence[Standing]) -> str:
     games = next(r.games for r in rows if r.split == split)
     head = ("estimator", "seeds", "before", "after", "s.d.", f"over {first}, points")
     title = f"Final success: {games} games of {split.replace('_', ' ')}"
-    return _table(title, FINAL, head, lines)
+    return table(title, FINAL, head, lines)
 
 
 def _ways(speeds: Sequence[Speed]) -> str:
@@ -153,7 +153,7 @@ def _ways(speeds: Sequence[Speed]) -> str:
                 "" if minutes is None else f"{minutes:.1f}",
             ]
         lines.append([(cell, "") for cell in cells])
-    return _table("The way there", WAYS, head, lines)
+    return table("The way there", WAYS, head, lines)
 
 
 def _planner(speeds: Sequence[Speed]) -> str:
@@ -164,20 +164,20 @@ def _planner(speeds: Sequence[Speed]) -> str:
         turns = " → ".join(f"{number:.1f}" for number in speed.turns)
         cells = (speed.label, rates, f"{speed.collapsed} of {speed.seeds}", turns)
         lines.append([(cell, "") for cell in cells])
-    return _table("The planner", PLANNER, head, lines)
+    return table("The planner", PLANNER, head, lines)
 
 
 def _side(gain: float) -> str:
     return "up" if gain > 0 else "down"
 
 
-def _table(
+def table(
     title: str,
     about: str,
     head: Sequence[str],
     lines: Sequence[Sequence[tuple[str, str]]],
 ) -> str:
-    """A titled table; a cell is its text and its class."""
+    """A titled table as HTML; a cell is its text and its class."""
     if not lines:
         return ""
     names = "".join(f'<th scope="col">{text(name)}</th>' for name in head)

@@ -5,7 +5,8 @@ A block is an iteration's episodes as JSON:
     tokens    [[id, text], ...]       the tokens that occur, the most frequent first;
                                       a third entry has the bytes of part of a character
     texts     [text, ...]             all other texts
-    episodes  [[game, task, type, flags, score, credit, number of turns], ...]
+    episodes  [[game, task, type, flags, score, credit, number of turns, strategy], ...]
+    strategy  [text, candidate, turns judged useless or null], or null
     turns     [prompts, responses, log-probs, carriers, observations, listed actions,
                actions, subgoals, flags, rewards, texts], each a list over all turns
 
@@ -22,7 +23,7 @@ import collections
 import json
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -115,6 +116,7 @@ def block(
                 for name, values in (e.credit or {}).items()
             },
             len(e.turns),
+            _strategy(e, place),
         ]
         for e in episodes
     ]
@@ -147,6 +149,14 @@ def summaries(step: int, episodes: Iterable[Episode]) -> list[list[Any]]:
         ]
         for n, e in enumerate(episodes)
     ]
+
+
+def _strategy(episode: Episode, place: Callable[[str], int]) -> list[Any] | None:
+    """What the episode followed, and what became of the judgement."""
+    if episode.strategy is None:
+        return None
+    judged = None if episode.flagged is None else list(episode.flagged)
+    return [place(episode.strategy.text), episode.strategy.candidate, judged]
 
 
 def _flags(*bits: bool) -> int:

@@ -1,6 +1,7 @@
 // One episode: its segments, turns, and tokens in colour.
 const named = (block, n) => {
-  const [game, task, type, flags, score, credit, length] = block.episodes[n];
+  const [game, task, type, flags, score, credit, length, followed] =
+    block.episodes[n];
   const first = block.episodes.slice(0, n).reduce((sum, e) => sum + e[6], 0);
   const turns = Array.from({ length },
     (_, t) => block.turns.map((column) => column[first + t]));
@@ -21,6 +22,9 @@ const named = (block, n) => {
   });
   return {
     game: text(game), task: text(task), type: text(type), score, credit,
+    strategy: followed && text(followed[0]), candidate: followed && followed[1] + 1,
+    useless: new Set((followed && followed[2]) || []),
+    unjudged: Boolean(followed) && followed[2] === null,
     won: (flags & 1) > 0, turns: read, segments: segment + 1,
     end: flags & 4 ? "cut at the turn limit"
       : flags & 2 ? "ended by the game" : "not ended",
@@ -135,7 +139,8 @@ const turnItem = (episode, turn, scale, head) => {
   const said = turn.flags & DECIDED.said ? "SWITCH" : "KEEP";
   const flaws = [["badly formed", !(turn.flags & DECIDED.formed)],
     ["not admissible", !(turn.flags & DECIDED.listed)],
-    ["prompt cut", turn.flags & DECIDED.cut]]
+    ["prompt cut", turn.flags & DECIDED.cut],
+    ["judged useless", episode.useless.has(turn.t)]]
     .filter(([, there]) => there)
     .map(([text]) => make("span", { class: "tag down" }, text));
   const more = make("details", {
@@ -198,6 +203,10 @@ const article = (episode, row, head) => {
   shown.append(title, make("p", {}, episode.task),
     make("p", { class: "soft" }, `${episode.type} · score ` +
       `${number(episode.score)} · ${episode.end} · ${episode.game}`),
+    episode.strategy === null ? "" : make("p", {}, make("b", {}, "strategy"),
+      ` ${episode.strategy || "(nothing)"} `, make("span", { class: "soft" },
+        `candidate ${episode.candidate}` + (episode.unjudged
+          ? " · the judgement could not be read" : ""))),
     colouring(shown),
     head.plan ? make("div", { class: "strip" }, ...strip) : "",
     make("ol", { class: "turns" },
