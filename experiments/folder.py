@@ -135,8 +135,8 @@ def changes(record: Mapping[str, Any], config: Train) -> list[Change]:
 
 def bound(config: Train) -> dict[str, Any]:
     """The settings that decide a run's numbers, by dotted path."""
-    flat = dict(_flat(_plain(config)))
-    return {name: value for name, value in flat.items() if name not in FREE}
+    settings = flat(_plain(config))
+    return {name: value for name, value in settings if name not in FREE}
 
 
 def dated(run: pathlib.Path, config: Train, codec: Codec) -> Train:
@@ -145,7 +145,7 @@ def dated(run: pathlib.Path, config: Train, codec: Codec) -> Train:
     if reading.clock or codec.template is None or not codec.template.asks_for_time:
         return config
     record = read(run) if (run / "config.json").exists() else {}
-    clock = dict(_flat(record)).get(CLOCK) or today()
+    clock = dict(flat(record)).get(CLOCK) or today()
     return dataclasses.replace(
         config, reading=dataclasses.replace(reading, clock=clock)
     )
