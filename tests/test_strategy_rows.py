@@ -56,6 +56,8 @@ def test_rows_that_wrote_strategies_follow_the_turns_and_are_trained():
     episodes = play(who, games)
     episodes[2] = dataclasses.replace(episodes[2], flagged=(0, 2))
     batch, plain = stacked(episodes, num_episodes=5), stacked(play(None, games))
+    mixed = play([written("look", 3), written("go to desk 1", 3)], games[:2])
+    np.testing.assert_array_equal(stacked(mixed).strategy, [0, 1])  # other iterations
     assert plain.strategy is None and plain.flagged is None
     turns = int(plain.num_turns)
     assert batch.num_turns == turns + 2 and batch.num_rows == turns + 3

@@ -142,23 +142,26 @@ def stack(
     return Batch(**rows, **by_turn, **followed)
 
 
-def written(episodes: Sequence[Episode]) -> dict[int, Strategy]:
-    """The strategies that some episode follows, by their numbers, as first met."""
+def written(episodes: Sequence[Episode]) -> dict[tuple, Strategy]:
+    """The strategies that some episode follows, by what tells them apart."""
     followed = (e.strategy for e in episodes if e.strategy is not None)
-    found: dict[int, Strategy] = {}
-    for strategy in followed:
-        found.setdefault(strategy.number, strategy)
-    return found
+    return {_key(strategy): strategy for strategy in followed}
 
 
-def _followed(episodes, numbers: list[int], first: int, B: int, T: int) -> dict:
+def _key(strategy: Strategy) -> tuple:
+    # Episodes of several iterations, read from disk, may share numbers.
+    tokens = strategy.prompt.tobytes(), strategy.response.tobytes()
+    return strategy.number, *tokens
+
+
+def _followed(episodes, keys: list[tuple], first: int, B: int, T: int) -> dict:
     """Who follows which strategy, where it was written, and what was flagged."""
     strategy, row = np.full((2, B), -1, np.int32)
-    row[: len(numbers)] = first + np.arange(len(numbers))
+    row[: len(keys)] = first + np.arange(len(keys))
     flagged = np.zeros((B, T), bool)
     for b, episode in enumerate(episodes):
         if episode.strategy is not None:
-            strategy[b] = numbers.index(episode.strategy.number)
+            strategy[b] = keys.index(_key(episode.strategy))
         flagged[b, list(episode.flagged or ())] = True
     return {"strategy": strategy, "strategy_row": row, "flagged": flagged}
 

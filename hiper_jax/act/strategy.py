@@ -92,7 +92,7 @@ def spread(vectors: np.ndarray, chosen: Sequence[int]) -> float:
     unit = np.asarray(vectors, np.float64)[list(chosen)]
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     near = (1 - unit @ unit.T)[~np.eye(len(unit), dtype=bool)]
-    return float(near.min()) if len(near) else 0.0
+    return max(float(near.min()), 0.0) if len(near) else 0.0
 
 
 def draw(
