@@ -16,6 +16,7 @@ from hiper_jax import workdir
 from hiper_jax.act.codec import Codec
 from hiper_jax.experiments.config import Train
 from hiper_jax.experiments.provenance import provenance
+from hiper_jax.hosts import Hosts
 
 # What changes no bit of a run: where and how often things are written, and in which
 # processes the same episodes are played.
@@ -139,13 +140,17 @@ def bound(config: Train) -> dict[str, Any]:
     return {name: value for name, value in settings if name not in FREE}
 
 
-def dated(run: pathlib.Path, config: Train, codec: Codec) -> Train:
+def dated(run: pathlib.Path, config: Train, codec: Codec, hosts: Hosts) -> Train:
     """The settings with the day on which the run began, if its prompts tell a day."""
     reading = config.reading
     if reading.clock or codec.template is None or not codec.template.asks_for_time:
         return config
-    record = read(run) if (run / "config.json").exists() else {}
-    clock = dict(flat(record)).get(CLOCK) or today()
+
+    def day() -> str:
+        record = read(run) if (run / "config.json").exists() else {}
+        return dict(flat(record)).get(CLOCK) or today()
+
+    clock = hosts.first("the run's day", day)
     return dataclasses.replace(
         config, reading=dataclasses.replace(reading, clock=clock)
     )

@@ -142,7 +142,7 @@ def prepare(
     meeting.make_games(hosts, config.world)
     train_games, panels = lists_of(config, hosts)
     agent, actor, critic = setup.load_for(model, config, mesh)
-    config = folder.dated(place, config, agent.codec)
+    config = folder.dated(place, config, agent.codec, hosts)
     root_key = jax.random.key(config.seed)
     functions = setup.build(config, agent, hosts=hosts.count)
     state = functions.init_state(actor, critic, jax.random.key_data(root_key))
