@@ -28,6 +28,8 @@ FREE = frozenset(
         "keep",
         "mesh.serving",
         "out",
+        "precompile",
+        "profile_steps",
         "resume",
         "stop_after",
         "project",
