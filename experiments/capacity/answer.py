@@ -53,9 +53,8 @@ def main(asked: Plan) -> None:
         }
         told = forecast.text(parts)
     if run is not None and report["fits"]:
-        report["command"] = command(
-            dataclasses.replace(asked, mesh=Mesh(*mesh.values())), run
-        )
+        laid = Mesh(mesh["data"], mesh["fsdp"], mesh["tensor"])
+        report["command"] = command(dataclasses.replace(asked, mesh=laid), run)
     page = json.dumps(report, indent=1) if asked.json else text(report, told)
     print(page)
 
