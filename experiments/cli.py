@@ -63,12 +63,13 @@ def _leave_if_not_alone(code: int) -> None:
 
 def _run(argv: list[str]) -> int:
     from hiper_jax.experiments import commands, flags
+    from hiper_jax.experiments.programs import keep_programs
 
     early = flags.some(
         commands.Early,
         argv,
         "--config needs a YAML or JSON file, --world.environment the name of a world, "
-        "--estimator that of an estimator",
+        "--estimator that of an estimator, --hardware that of a machine",
     )
     tree = commands.tree(early, argv)
     if argv[:1] == ["launch"]:
@@ -81,6 +82,7 @@ def _run(argv: list[str]) -> int:
         return 2
     chosen = flags.parse(tree, argv, "hiper")
     if chosen is not None:
+        keep_programs(lambda line: print(f"hiper: {line}", file=sys.stderr))
         said = chosen.loaded.run(chosen.settings)
         if said is not None:
             print(said)

@@ -22,28 +22,8 @@ from hiper_jax.accept import (
 )
 from hiper_jax.act.envs.world import DEFAULT, WORLDS, Command, load_world
 from hiper_jax.experiments import recipes
-from hiper_jax.experiments.flags import Group, Leaf, Loaded
+from hiper_jax.experiments.flags import Early, Group, Leaf, Loaded
 from hiper_jax.experiments.settings import filled, in_world, read_file
-
-
-@dataclasses.dataclass(frozen=True)
-class EarlyWorld:
-    """See `Early`."""
-
-    environment: str = ""
-    """Which world: its settings are flags."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Early:
-    """What decides which other flags there are, and the defaults of all."""
-
-    config: str = ""
-    """YAML or JSON file of settings, which flags override."""
-    estimator: str = ""
-    """Which estimator: its settings are flags."""
-    world: EarlyWorld = EarlyWorld()
-    """Which world."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +217,7 @@ def tree(early: Early, words: Sequence[str] = ()) -> Group:
             ),
             "plan": Leaf(
                 "count the memory of training, and what would make it fit",
-                _module("capacity.plan", "Plan"),
+                _module("capacity.answer", "Plan"),
             ),
             "compile": Leaf(
                 "compile training for a TPU slice that is not there",
@@ -305,6 +285,8 @@ def _module(name: str, kind: str) -> Callable[[], Loaded]:
 
 def _train(name: str, early: Early) -> Callable[[], Loaded]:
     def load() -> Loaded:
+        from hiper_jax.experiments.capacity import hardware as machines
+        from hiper_jax.experiments.capacity import layout
         from hiper_jax.experiments.config import Train, with_estimator
         from hiper_jax.experiments.join import Hosts, joined
 
@@ -314,6 +296,11 @@ def _train(name: str, early: Early) -> Callable[[], Loaded]:
             hosts: Annotated[Hosts, tyro.conf.arg(name="")] = Hosts()
             config: str = ""
             """YAML or JSON file of settings, which flags override."""
+            hardware: machines.HardwareName = ""
+            """A machine to lay the run out on; other flags override it."""
+
+            def __post_init__(self):
+                check_fields(self)
 
         def run(asked: Asked) -> None:
             with joined(asked.hosts) as hosts:
@@ -331,6 +318,8 @@ def _train(name: str, early: Early) -> Callable[[], Loaded]:
             settings = dataclasses.replace(settings, world=world)
             if isinstance(values.get("world"), dict):
                 values["world"].pop("environment", None)  # the flag's is meant
+        if early.hardware in machines.HARDWARE:
+            settings = layout.laid_out(settings, machines.HARDWARE[early.hardware])
         if values:
             settings = filled(settings, values, early.config)
         return Loaded(Asked, run, Asked(settings, config=early.config))

@@ -33,6 +33,7 @@ from hiper_jax.estimators import (
     check_plan,
     find_estimator,
 )
+from hiper_jax.experiments.settings import profiled_steps
 from hiper_jax.lm.model_folder import find_folder, how_to_get
 from hiper_jax.update import objective
 
@@ -122,6 +123,11 @@ class Mesh:
     @property
     def size(self) -> int:
         return self.data * self.fsdp * self.tensor
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Devices by axis."""
+        return {"data": self.data, "fsdp": self.fsdp, "tensor": self.tensor}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,6 +219,11 @@ class Train:
     max_dropped: Share = 0.5
     """Share of an iteration's episodes that may be dropped because their environment
     gave an answer that cannot be used; above it the run stops."""
+    precompile: bool = False
+    """Compile every program before weights are read and games played."""
+    profile_steps: str = ""
+    """Iterations that are traced into the run's folder, for xprof: 3:5 are the third to
+    the fifth."""
     seed: Seed = 0
     """Of everything random in the run."""
     eval_temperature: NotNegative = 0.4
@@ -279,6 +290,12 @@ class Train:
             )
         if self.redraw and self.offline:
             raise SettingError(type(self), "redraw", "needs rollouts: not with offline")
+        try:
+            traced = profiled_steps(self.profile_steps)
+            if traced and traced[-1] > self.num_updates:
+                raise ValueError(f"ends after the run's {self.num_updates} iterations")
+        except ValueError as error:
+            raise SettingError(type(self), "profile_steps", str(error)) from None
         if self.redraw and self.siblings == 1:
             raise SettingError(
                 type(self), "redraw", "compares samples of a task: set samples, too"

@@ -31,6 +31,28 @@ from hiper_jax.accept import SettingError
 from hiper_jax.experiments.settings import explained, flag_names, nearest, path_to
 
 
+@dataclasses.dataclass(frozen=True)
+class EarlyWorld:
+    """See `Early`."""
+
+    environment: str = ""
+    """Which world: its settings are flags."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Early:
+    """What decides which other flags there are, and the defaults of all."""
+
+    config: str = ""
+    """YAML or JSON file of settings, which flags override."""
+    estimator: str = ""
+    """Which estimator: its settings are flags."""
+    hardware: str = ""
+    """Which machine a published run is laid out on; see hiper plan."""
+    world: EarlyWorld = EarlyWorld()
+    """Which world."""
+
+
 class Loaded(NamedTuple):
     """What a command is made of, once it is chosen."""
 

@@ -29,6 +29,8 @@ FREE = frozenset(
         "keep",
         "mesh.serving",
         "out",
+        "precompile",
+        "profile_steps",
         "resume",
         "stop_after",
         "project",

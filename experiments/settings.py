@@ -184,6 +184,23 @@ def nearest(word: str, known: Sequence[str], *, only_near: bool = False) -> str:
     return "" if only_near else f"known here: {', '.join(known)}"
 
 
+def profiled_steps(text: str) -> range:
+    """The iterations that `profile_steps` names, counted from 1; none if empty.
+
+    Raises:
+      ValueError: it names none, without being empty.
+    """
+    if not text:
+        return range(0)
+    ends = text.split(":")
+    if len(ends) > 2 or not all(x.isascii() and x.isdigit() for x in ends):
+        raise ValueError(f"must be FIRST:LAST, such as 3:5, got {text!r}")
+    first, last = int(ends[0]), int(ends[-1])
+    if not 1 <= first <= last:
+        raise ValueError(f"must rise, from 1 at least, got {text!r}")
+    return range(first, last + 1)
+
+
 def _json(path: pathlib.Path, text: str) -> Any:
     try:
         return json.loads(text)

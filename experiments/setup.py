@@ -66,8 +66,11 @@ def build(
     return Functions(update, make_policy, make_embed, init_state, init, shapes, here)
 
 
-def run_shapes(config: Train, hosts: int = 1) -> Shapes:
-    """The buckets that a run is compiled for; of one host's share of it."""
+def run_shapes(config: Train, hosts: int = 1, *, platform: str | None = None) -> Shapes:
+    """The buckets that a run is compiled for; of one host's share of it.
+
+    `platform` names devices that may not be here.
+    """
     return shapes_of(
         max_prompt=config.reading.max_prompt,
         max_response=config.reading.max_response,
@@ -75,6 +78,7 @@ def run_shapes(config: Train, hosts: int = 1) -> Shapes:
         max_turns=config.world.turns,
         slots=max(config.slots // hosts, 1),
         strategies=config.strategies,
+        platform=platform,
     )
 
 

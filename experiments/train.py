@@ -28,12 +28,13 @@ from hiper_jax.experiments import (
     setup,
     trackers,
 )
+from hiper_jax.experiments.capacity import layout, precompile
 from hiper_jax.experiments.follow import follow
-from hiper_jax.experiments.panel import from_place
+from hiper_jax.experiments.profiling import Profile
 from hiper_jax.experiments.report import report, tables
 from hiper_jax.hosts import Hosts
 from hiper_jax.networks import assemble, placement
-from hiper_jax.networks.agent import Agent, save_agent
+from hiper_jax.networks.agent import Agent, read_agent, read_weights, save_agent
 from hiper_jax.update.state import TrainState
 from hiper_jax.update.step import SKIPPED
 
@@ -112,8 +113,9 @@ def _train(
         progress.deferred(meeting.tell(hosts)) as guard,
         games.open_pool(config.world, max(config.slots // hosts.count, 1)) as pool,
         run.log,
+        Profile(config, place) as profile,
     ):
-        state = loop(run, state, pool, guard)
+        state = loop(run, state, pool, guard, profile)
     if int(state.step) < config.num_updates:
         run.say(f"stopped after iteration {int(state.step)}; go on with --resume")
         return run.folder
@@ -138,13 +140,18 @@ def prepare(
     # Again: now nobody else can begin there.
     hosts.first("the run's folder", lambda: folder.check(place, config))
     model = configs.start_of(config)
+    say = print if hosts.writes else lambda line: None
+    layout.check(config, model, say)
     mesh = setup.mesh_for(model, config)
     meeting.make_games(hosts, config.world)
     train_games, panels = lists_of(config, hosts)
-    agent, actor, critic = setup.load_for(model, config, mesh)
+    agent = read_agent(model, mesh=mesh, **setup.agent_settings(config))
     config = folder.dated(place, config, agent.codec, hosts)
-    root_key = jax.random.key(config.seed)
     functions = setup.build(config, agent, hosts=hosts.count)
+    if config.precompile:
+        precompile.precompile(config, agent, functions, say)
+    actor, critic = read_weights(model, agent)
+    root_key = jax.random.key(config.seed)
     state = functions.init_state(actor, critic, jax.random.key_data(root_key))
     run = Run(
         config=config,
@@ -155,12 +162,13 @@ def prepare(
         reader=setup.reader_of(agent, config.reading, config.world.environment),
         train_games=train_games,
         panels=panels,
-        log=trackers.start(config, name, place)
-        if hosts.writes
-        else trackers.Trackers([]),
         root_key=root_key,
         hosts=hosts,
         stored=offline.load(config, agent) if config.offline else None,
+        # The last: what fails before leaves no tracker open.
+        log=trackers.start(config, name, place)
+        if hosts.writes
+        else trackers.Trackers([]),
     )
     newest = hosts.first("the checkpoints", lambda: workdir.latest_step(place))
     if newest is None:
@@ -202,7 +210,9 @@ def lists_of(config: configs.Train, hosts: Hosts):
     return train_games, panels
 
 
-def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
+def loop(
+    run: Run, state: TrainState, pool: Environments, guard, profile: Profile
+) -> TrainState:
     """Iterations until the last, or the last of this call; returns the state."""
     config, functions = run.config, run.functions
     try:
@@ -213,6 +223,7 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
         saved = time.monotonic()
         for step in range(first, config.num_updates):
             clock.start()
+            profile.start(step + 1)
             meeting.agree(run, step)
             with meeting.together(run.hosts, guard, f"iteration {step + 1}"):
                 drawn = act(run, state, pool, step)
@@ -246,6 +257,7 @@ def loop(run: Run, state: TrainState, pool: Environments, guard) -> TrainState:
                 if stop or waited or (step + 1) % config.checkpoint_every == 0:
                     keep(run, state)
                     saved = time.monotonic()
+            profile.stop(step + 1)
             if metrics[SKIPPED]:
                 run.hosts.first(
                     "skipped steps", lambda told=metrics: check_skipped(run, told)
@@ -309,7 +321,7 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
         else:
             sampler = policy(config.temperature)
             with meeting.turn_by_turn(run, sampler) as sample:
-                sample = from_place(sample, begin)
+                sample = panel.from_place(sample, begin)
                 episodes, spent = rollout(pool, sample, names, run.reader, **options)
         missing = {one.index for one in gone}
         left = [name for i, name in enumerate(names) if i not in missing]

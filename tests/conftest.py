@@ -31,6 +31,8 @@ if _OURS:
     os.environ["HIPER_TEST_PROGRAMS"] = _PROGRAMS
 _PROGRAMS = os.environ["HIPER_TEST_PROGRAMS"]
 jax.config.update("jax_compilation_cache_dir", _PROGRAMS)
+# What a test starts in a process of its own leaves the user's folder alone, too.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", _PROGRAMS)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

@@ -79,7 +79,7 @@ def test_state_and_batch_are_the_compilers_arguments():
     mesh = sharding.make_mesh(2, 2, 2)
     config = run_of()
     agent = aot.bare_agent(CONFIG, config, mesh)
-    memory = plan.compiled(aot.lower_update(agent, config).compile())
+    memory = plan.compiled(aot.lower_update(agent, config, longest=True).compile())
     parts = plan.update(CONFIG, dict(mesh.shape), job_of(config))
     held = sum(plan.state(CONFIG, dict(mesh.shape), job_of(config)).values())
     np.testing.assert_allclose(memory["arguments"], held + parts["batch"], rtol=0.01)
@@ -139,7 +139,7 @@ def test_update_compiles_for_a_slice_that_is_not_there():
     mesh = sharding.make_mesh(1, 8, 1, devices=plan.topology("v5e:2x4"))
     agent = aot.bare_agent(model, config, mesh)
     with jax.numpy_rank_promotion("allow"):  # inside the kernel
-        memory = plan.compiled(aot.lower_update(agent, config).compile())
+        memory = plan.compiled(aot.lower_update(agent, config, longest=True).compile())
     parts = plan.update(agent.config, dict(mesh.shape), job_of(config))
     np.testing.assert_allclose(parts["total"], memory["total"], rtol=0.15)
 
@@ -206,7 +206,7 @@ def test_compiling_keeps_one_line_per_program(capsys, monkeypatch, tmp_path):
     toy = jax.jit(jnp.negative).lower(jnp.zeros((16,), jnp.float32))
     monkeypatch.setattr(plan, "topology", lambda name: jax.devices())
     for name in ("lower_update", "lower_generation"):
-        monkeypatch.setattr(aot, name, lambda agent, config: toy)
+        monkeypatch.setattr(aot, name, lambda agent, config, **options: toy)
     table = tmp_path / "compile.csv"
     for _ in range(2):
         with pytest.raises(SystemExit) as stop:

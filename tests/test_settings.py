@@ -294,10 +294,13 @@ def test_a_bad_value_from_python_is_refused_in_one_line(field):
         assert said.startswith(name) and "\n" not in said and "got" in said
 
 
+# A machine is a flag alone: it gives defaults, which a file's settings override.
+FROM_A_FILE = [f for f in OURS if f.command.startswith("train ")]
+FROM_A_FILE = [f for f in FROM_A_FILE if f.path != "hardware"]
+
+
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
-@pytest.mark.parametrize(
-    "field", [f for f in OURS if f.command.startswith("train ")], ids=named
-)
+@pytest.mark.parametrize("field", FROM_A_FILE, ids=named)
 def test_a_bad_value_from_a_file_is_refused_with_its_path(tmp_path, field, suffix):
     import yaml
 

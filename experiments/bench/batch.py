@@ -11,7 +11,7 @@ def published(scale: int) -> tuple[int, int, tuple[int, ...]]:
     """Room for prompts and responses and our length buckets, divided by `scale`.
 
     Small models run so short that compiling would be most of the time: they get every
-    fourth bucket.
+    second bucket.
     """
     buckets = shapes_of(
         max_prompt=models.MAX_PROMPT,
@@ -22,7 +22,7 @@ def published(scale: int) -> tuple[int, int, tuple[int, ...]]:
     return (
         models.MAX_PROMPT // scale,
         models.MAX_RESPONSE // scale,
-        tuple(-(-b // scale) for b in buckets[:: 1 if scale == 1 else 4]),
+        tuple(-(-b // scale) for b in buckets[:: 1 if scale == 1 else 2]),
     )
 
 

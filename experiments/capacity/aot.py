@@ -12,7 +12,7 @@ from hiper_jax.act.codec import Codec
 from hiper_jax.act.stack import Batch
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments.setup import build, run_shapes
-from hiper_jax.lm import LMConfig
+from hiper_jax.lm import LMConfig, sharding
 from hiper_jax.networks import placement
 from hiper_jax.networks.agent import Agent
 from hiper_jax.networks.sampler import server
@@ -36,32 +36,38 @@ def bare_agent(model: LMConfig, config: configs.Train, mesh: Any) -> Agent:
     )
 
 
-def lower_update(agent: Agent, config: configs.Train) -> Any:
-    """Lowers the update of a run, with every chunk as long as the longest row.
+def lower_update(agent: Agent, config: configs.Train, *, longest: bool = False) -> Any:
+    """Lowers the update of a run, for the devices of the agent's mesh.
 
-    Shorter buckets are branches of the same loop: they add code, but no memory.
+    Args:
+      agent: whose networks, on a mesh.
+      config: the run's.
+      longest: feeds every chunk at the longest length. Shorter buckets are branches of
+        the same loop: they add code, but no memory.
 
     Returns:
-      A `jax.stages.Lowered` for the agent's mesh.
+      A `jax.stages.Lowered`.
     """
-    shapes = run_shapes(config)
-    shapes = shapes._replace(lengths=shapes.lengths[-1:])
+    shapes = run_shapes(config, platform=agent.mesh.devices.flat[0].platform)
+    if longest:
+        shapes = shapes._replace(lengths=shapes.lengths[-1:])
     functions = build(config, agent, shapes)
     state = placement.abstract_state(agent, functions.init)
-    state = _at(state, placement.state_places(agent, state))
+    state = sharding.placed(state, placement.state_places(agent, state))
     batch = abstract_batch(shapes, config)
-    return functions.update.lower(state, _at(batch, _everywhere(agent)))
+    return functions.update.lower(state, sharding.placed(batch, _everywhere(agent)))
 
 
 def lower_generation(agent: Agent, config: configs.Train) -> Any:
     """Lowers sampling for all slots at the longest prompt."""
-    functions = build(config, agent)
+    shapes = run_shapes(config, platform=agent.mesh.devices.flat[0].platform)
+    functions = build(config, agent, shapes)
     params = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"), agent.served
     )
     serve = server(agent)
     served = jax.eval_shape(serve, params)
-    served = _at(served, placement.serving_places(agent))
+    served = sharding.placed(served, placement.serving_places(agent))
     rows, width = config.slots, functions.shapes.prompts[-1]
     everywhere = _everywhere(agent)
     others = (
@@ -71,7 +77,7 @@ def lower_generation(agent: Agent, config: configs.Train) -> Any:
         jax.ShapeDtypeStruct((), jnp.float32),
         jax.ShapeDtypeStruct((rows,), jnp.int32),
     )
-    return functions.make_policy.lower(served, *_at(others, everywhere))
+    return functions.make_policy.lower(served, *sharding.placed(others, everywhere))
 
 
 def abstract_batch(shapes: Shapes, config: configs.Train) -> Batch:
@@ -131,16 +137,3 @@ def abstract_batch(shapes: Shapes, config: configs.Train) -> Batch:
 
 def _everywhere(agent: Agent) -> NamedSharding:
     return NamedSharding(agent.mesh, PartitionSpec())
-
-
-def _at(shapes: Any, places: Any) -> Any:
-    """Shapes with their places; one place for all, or a tree of them."""
-    if isinstance(places, NamedSharding):
-        places = jax.tree.map(lambda _: places, shapes)
-    return jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(
-            leaf.shape, leaf.dtype, sharding=place
-        ),
-        shapes,
-        places,
-    )

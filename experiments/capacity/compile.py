@@ -5,24 +5,30 @@ What XLA says a device will hold stands beside what `hiper plan` said.
 
 import csv
 import dataclasses
+import functools
 import json
 import pathlib
 import time
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 
 from hiper_jax import workdir
 from hiper_jax.accept import Count, Name, NotNegative, Whole, check_fields
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments.capacity import aot
+from hiper_jax.experiments.capacity import aot, traffic
 from hiper_jax.experiments.capacity import memory as plan
 from hiper_jax.experiments.capacity import plan as planning
+from hiper_jax.experiments.capacity.hardware import CHIPS
 from hiper_jax.experiments.recipes import recipe
-from hiper_jax.lm import sharding
+from hiper_jax.experiments.setup import run_shapes
+from hiper_jax.lm import num_params, sharding
 from hiper_jax.networks import placement
+from hiper_jax.networks.agent import Agent
 
 GIB = planning.GIB
+HEAD_CHUNK = plan.Job.head_chunk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +45,11 @@ class Compile:
     """Memory of one device, GiB; 0: that of the topology's generation."""
     programs: Literal["both", "update", "generation"] = "both"
     """Which programs to compile."""
+    buckets: Literal["all", "longest"] = "all"
+    """Lengths that the update is compiled for: all that training takes, or the longest
+    alone, which holds as much memory and is compiled sooner."""
+    depth: Whole = 0
+    """Layers, where a model of another depth is meant; 0: the model's."""
     estimator: configs.EstimatorName = "hae"
     """How credit is assigned: some methods have no critic."""
     critic: Literal["separate", "shared"] = "separate"
@@ -49,6 +60,8 @@ class Compile:
     """What a gradient computes again rather than keeps."""
     chunk: Count = 64
     """Turns fed at once, over all devices."""
+    host: Count = 4
+    """Devices of a host, for the bytes that come into one."""
     slots: Count = 128
     """Rows sampled at once, over all devices."""
     out: str = ""
@@ -60,7 +73,7 @@ class Compile:
         check_fields(self)
 
 
-HBM = {"v4": 32.0, "v5e": 16.0, "v5p": 95.0, "v6e": 32.0}
+HBM = {"v4": 32.0, "v6e": 32.0} | {k: chip.hbm for k, chip in CHIPS.items()}
 FIELDS = (
     "model",
     "topology",
@@ -73,6 +86,10 @@ FIELDS = (
     "difference_percent",
     "flops",
     "compile_seconds",
+    "buckets",
+    "sent_gib",
+    "into_host_gib",
+    "least_gib",
 )
 
 
@@ -84,6 +101,8 @@ def main(asked: Compile) -> None:
       ModuleNotFoundError: libtpu is not installed.
     """
     model = planning.shape_of(asked.model)
+    if asked.depth:
+        model = dataclasses.replace(model, depth=asked.depth)
     devices = plan.topology(asked.topology)
     generation = asked.topology.split(":")[0]
     question = planning.Plan(
@@ -105,7 +124,12 @@ def main(asked: Compile) -> None:
     placement.check_chunk(asked.chunk, mesh)
     config = published(asked)
     agent = aot.bare_agent(model, config, mesh)
-    lower = {"update": aot.lower_update, "generation": aot.lower_generation}
+    lower = {
+        "update": functools.partial(
+            aot.lower_update, longest=asked.buckets == "longest"
+        ),
+        "generation": aot.lower_generation,
+    }
     wanted = lower if asked.programs == "both" else [asked.programs]
     for name in wanted:
         # Inside the TPU's attention kernel ranks are promoted.
@@ -113,14 +137,16 @@ def main(asked: Compile) -> None:
             began = time.monotonic()
             program = lower[name](agent, config).compile()
         line = {
-            "model": asked.model,
+            "model": asked.model + (f" depth {asked.depth}" if asked.depth else ""),
             "topology": asked.topology,
             "mesh": "x".join(map(str, ways.values())),
             "chunk": asked.chunk,
             "critic": asked.critic if config.has_critic else "none",
             "program": name,
             **compare(parts[name], program),
+            **crossing(name, program, config, agent, asked.host),
             "compile_seconds": round(time.monotonic() - began, 1),
+            "buckets": asked.buckets if name == "update" else "longest",
         }
         if asked.out:
             add(asked.out, line)
@@ -153,6 +179,33 @@ def compare(parts: dict[str, int], program: Any) -> dict[str, Any]:
     }
 
 
+def crossing(
+    name: str, program: Any, config: configs.Train, agent: Agent, per_host: int
+) -> dict[str, float | str]:
+    """GiB that a device sends and that come into a host in an iteration's update.
+
+    The least is each network's weights once an optimizer step, and the gradients of the
+    part that a host keeps: (h - 1) / h of both, with h hosts. Of lengths to choose from
+    the first is counted; sampling's loops are not counted.
+    """
+    if name != "update":
+        return {"sent_gib": "", "into_host_gib": "", "least_gib": ""}
+    learn, rows = config.learn, run_shapes(config).rows[0]
+    heads = -(-learn.chunk * config.reading.max_response // HEAD_CHUNK)
+    loops = traffic.loops_of(rows, learn.minibatch, learn.chunk, heads)
+    found = traffic.sent(program.as_text(), loops)
+    hosts = -(-agent.mesh.size // per_host)
+    bytes_ = jnp.dtype(config.dtype).itemsize + 4
+    networks = 1 + (agent.critic == "separate")
+    least = learn.epochs * -(-rows // learn.minibatch) * (hosts - 1) / hosts
+    least *= networks * num_params(agent.config) * bytes_
+    return {
+        "sent_gib": round(sum(x.by_device() for x in found) / GIB, 2),
+        "into_host_gib": round(sum(x.into_host(per_host) for x in found) / GIB, 2),
+        "least_gib": round(least / GIB, 2),
+    }
+
+
 def text(line: dict[str, Any], parts: dict[str, int], program: Any) -> str:
     """Both accounts of one program."""
     head = "{model} on {topology}, mesh {mesh}, {program}".format(**line)
@@ -166,6 +219,11 @@ def text(line: dict[str, Any], parts: dict[str, int], program: Any) -> str:
             f"the plan differs by {line['difference_percent']:+.1f} %",
             f"{line['flops']:.3g} FLOPs per device; the body of a loop (layers in the "
             "update, chunks, minibatches, response tokens) is counted once",
+            f"an iteration sends {line['sent_gib']} GiB from each device, "
+            f"{line['into_host_gib']} GiB come into a host, where "
+            f"{line['least_gib']} would do"
+            if line["sent_gib"] != ""
+            else "",
         )
     )
 
@@ -177,7 +235,7 @@ def add(file: str, line: dict[str, Any]) -> None:
     if path.is_file():
         with open(path, newline="") as known:
             lines = list(csv.DictReader(known))
-    key = FIELDS[:6]
+    key = (*FIELDS[:6], "buckets")
     line = {name: str(line[name]) for name in FIELDS}
     lines = [x for x in lines if [x[k] for k in key] != [line[k] for k in key]]
     rows = [FIELDS, *([x[name] for name in FIELDS] for x in [*lines, line])]

@@ -234,12 +234,15 @@ def compiled(program: Any) -> dict[str, int]:
 def topology(name: str) -> list[Any]:
     """Returns the devices of a TPU slice that need not be there, such as "v5e:2x4".
 
-    Needs the package libtpu, not a TPU; see `sharding.make_mesh(devices=...)`.
+    Needs the package libtpu, not a TPU; see `sharding.make_mesh(devices=...)`. "cpu:8"
+    are eight of this process's CPU devices, which may be fake.
 
     Raises:
       ModuleNotFoundError: without libtpu.
       ValueError: there is no such slice.
     """
+    if name.startswith("cpu:"):
+        return _cpus(name.removeprefix("cpu:"))
     if importlib.util.find_spec("libtpu") is None:
         raise ModuleNotFoundError(
             "Compiling for a TPU needs its compiler, libtpu; install the extra `aot`."
@@ -254,3 +257,13 @@ def topology(name: str) -> list[Any]:
             "v5e:2x4 or v5p:2x2x4, and let one process at a time use libtpu: "
             f"{str(error).splitlines()[0]}"
         ) from error
+
+
+def _cpus(count: str) -> list[Any]:
+    known = jax.devices("cpu")
+    if not count.isdigit() or not 1 <= int(count) <= len(known):
+        raise ValueError(
+            f"cpu:{count} are not among this process's {len(known)} CPU devices; set "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={count}"
+        )
+    return known[: int(count)]

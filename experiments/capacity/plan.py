@@ -1,21 +1,29 @@
-"""`hiper plan`: what a run will hold on each device, and what would make it fit."""
+"""What a run will hold on each device, and what would make it fit."""
 
 import dataclasses
-import json
+import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from hiper_jax.accept import (
     Count,
-    Name,
     Positive,
     SettingError,
     Whole,
     check_fields,
 )
 from hiper_jax.experiments.capacity import memory as plan
-from hiper_jax.experiments.config import EstimatorName, Mesh, Train, with_estimator
-from hiper_jax.lm import LMConfig, num_params, qwen, sharding, weights
+from hiper_jax.experiments.capacity.hardware import HardwareName
+from hiper_jax.experiments.config import (
+    SIBLINGS,
+    EstimatorName,
+    Mesh,
+    Train,
+    with_estimator,
+)
+from hiper_jax.lm import LMConfig, qwen, sharding, weights
 from hiper_jax.lm.known import MODELS
 from hiper_jax.lm.model_folder import find_folder
 
@@ -26,8 +34,16 @@ GIB = 2**30
 class Plan:
     """Counts the memory of training before anything is allocated."""
 
-    model: Name
-    """A published model, such as qwen2.5-7b, or a folder with a config.json."""
+    preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = ""
+    """A published run, such as alfworld-7b, whose settings are planned with; a flag
+    that is not at its default changes them."""
+    model: str = ""
+    """A published model, such as qwen2.5-7b, or a folder with a config.json; a preset
+    has its own."""
+    hardware: HardwareName = ""
+    """A machine by name: its devices and their memory; a preset is laid out on it."""
+    hosts: Whole = 0
+    """That many hosts of the machine's kind; 0: as many as its name says."""
     devices: Count = 1
     """Devices in all."""
     hbm: Positive = 80.0
@@ -61,6 +77,16 @@ class Plan:
 
     def __post_init__(self):
         check_fields(self)
+        if not (self.model.strip() or self.preset):
+            raise SettingError(
+                type(self),
+                "model",
+                "must be a published model or a folder (--model), or name a preset",
+            )
+        if self.hosts and not self.hardware:
+            raise SettingError(
+                type(self), "hosts", "are of a kind: name one with --hardware"
+            )
         if self.mesh.size not in (1, self.devices):
             raise SettingError(
                 type(self),
@@ -70,28 +96,25 @@ class Plan:
             )
 
 
-def main(asked: Plan) -> None:
-    """Prints the plan; the answer is in its last lines.
-
-    Raises:
-      ValueError, FileNotFoundError: something in the question cannot be.
-    """
-    config = dataclasses.replace(shape_of(asked.model), dtype=asked.dtype)
-    mesh = choose(config, asked)
-    report = {
-        "model": asked.model,
-        "weights": num_params(config),
-        "mesh": mesh,
-        "hbm": int(asked.hbm * GIB),
-        **parts_of(config, mesh, asked),
-    }
-    report["fits"] = peak(report) <= report["hbm"]
-    report["knobs"] = [
-        {"change": name, "peak": size, "fits": size <= report["hbm"]}
-        for name, size in knobs(config, mesh, asked)
-        if size < peak(report)
-    ]
-    print(json.dumps(report, indent=1) if asked.json else text(report))
+def of_run(config: Train, *, devices: int, hbm: float = 80.0) -> Plan:
+    """The question that a run's settings ask; its model stays to be named."""
+    return Plan(
+        model=config.model or "the preset's",
+        devices=devices,
+        hbm=hbm,
+        mesh=config.mesh,
+        estimator=config.estimator,
+        critic=config.critic,
+        lora_rank=config.lora_rank,
+        dtype=config.dtype,
+        remat=config.remat,
+        chunk=config.learn.chunk,
+        slots=config.slots,
+        prompt=config.reading.max_prompt,
+        response=config.reading.max_response,
+        episodes=config.episodes,
+        turns=config.world.turns,
+    )
 
 
 def shape_of(model: str) -> LMConfig:
@@ -113,7 +136,8 @@ def shape_of(model: str) -> LMConfig:
 
 def job_of(asked: Plan) -> plan.Job:
     """The question as the planner takes it."""
-    config = with_estimator(Train(), asked.estimator, episodes=asked.episodes)
+    whole = -(-asked.episodes // SIBLINGS) * SIBLINGS  # groups of any estimator
+    config = with_estimator(Train(), asked.estimator, episodes=whole)
     rows = asked.episodes * (asked.turns + 1) + config.strategies
     rows = -(-rows // 64) * 64
     return plan.Job(
@@ -152,15 +176,19 @@ def peak(parts: Mapping[str, Any]) -> int:
 
 def meshes(config: LMConfig, devices: int, chunk: int) -> Iterator[dict[str, int]]:
     """Every layout that divides the model and the chunk, least traffic first."""
+    for tensor, fsdp in divided(devices):
+        mesh = {"data": devices // tensor // fsdp, "fsdp": fsdp, "tensor": tensor}
+        fault = sharding.undivided(qwen.abstract(config), mesh)
+        if fault is None and chunk % (mesh["data"] * fsdp) == 0:
+            yield mesh
+
+
+def divided(devices: int) -> Iterator[tuple[int, int]]:
+    """(tensor, fsdp) of every mesh of so many devices; the least tensor first."""
     sizes = [n for n in range(1, devices + 1) if devices % n == 0]
-    for tensor in sizes:
-        for fsdp in sizes:
-            if devices % (tensor * fsdp):
-                continue
-            mesh = {"data": devices // tensor // fsdp, "fsdp": fsdp, "tensor": tensor}
-            fault = sharding.undivided(qwen.abstract(config), mesh)
-            if fault is None and chunk % (mesh["data"] * fsdp) == 0:
-                yield mesh
+    for tensor, fsdp in itertools.product(sizes, sizes):
+        if devices % (tensor * fsdp) == 0:
+            yield tensor, fsdp
 
 
 def choose(config: LMConfig, asked: Plan) -> dict[str, int]:
@@ -170,7 +198,7 @@ def choose(config: LMConfig, asked: Plan) -> dict[str, int]:
       ValueError: no mesh divides the model, or not the one asked for.
     """
     if asked.mesh.size > 1 or asked.devices == 1:
-        mesh = dataclasses.asdict(asked.mesh)
+        mesh = asked.mesh.sizes
         fault = sharding.undivided(qwen.abstract(config), mesh)
         ways = mesh["data"] * mesh["fsdp"]
         if fault is None and asked.chunk % ways:
@@ -225,36 +253,3 @@ def knobs(
             flags = " ".join(f"--mesh.{k} {v}" for k, v in best.items() if v > 1)
             more = "" if devices == asked.devices else f"--devices {devices} "
             yield more + flags, size
-
-
-def text(report: Mapping[str, Any]) -> str:
-    """The plan as a page of text."""
-
-    def gib(size: float) -> str:
-        return f"{size / GIB:9.2f} GiB"
-
-    mesh = " x ".join(f"{k} {v}" for k, v in report["mesh"].items())
-    lines = [f"{report['model']}: {report['weights'] / 1e9:.2f} G weights, mesh {mesh}"]
-    resident = sum(report["resident"].values())
-    for name, head in (
-        ("update", "the update"),
-        ("generation", "sampling, beside the training state"),
-    ):
-        lines.append(f"\n{head}, per device")
-        parts = dict(report[name])
-        total = parts.pop("total")
-        if name == "generation":
-            parts, total = {"training state": resident, **parts}, total + resident
-        lines += [f"  {part:20}{gib(size)}" for part, size in parts.items()]
-        lines.append(f"  {'total':20}{gib(total)}")
-    most, hbm = peak(report), report["hbm"]
-    verdict = "fits" if report["fits"] else "does NOT fit"
-    lines.append(f"\n{verdict}: {most / GIB:.2f} of {hbm / GIB:.0f} GiB at the most")
-    fitting = [k for k in report["knobs"] if k["fits"]] if not report["fits"] else []
-    shown = fitting or report["knobs"]
-    if shown and not report["fits"]:
-        lines.append("what would make it fit:" if fitting else "what would help:")
-    elif shown:
-        lines.append("what would need less:")
-    lines += [f"  {k['change']:44}{gib(k['peak'])}" for k in shown]
-    return "\n".join(lines)

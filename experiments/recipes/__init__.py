@@ -17,8 +17,11 @@ RECIPES = {
     "laptop": "laptop",
     "webshop-quickstart": "webshop_quickstart",
     "smollm2": "smollm2",
+    "alfworld-0.5b": "alfworld_0_5b",
     "alfworld-1.5b": "alfworld_1_5b",
+    "alfworld-7b": "alfworld_7b",
     "webshop-1.5b": "webshop_1_5b",
+    "webshop-7b": "webshop_7b",
 }
 
 

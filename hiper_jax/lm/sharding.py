@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from hiper_jax.lm.attention import choose
 from hiper_jax.lm.params import Params, ParamSpec
@@ -135,6 +135,19 @@ def _mirrored(path, leaf, *, known, otherwise):
         if shape == leaf.shape:
             return place
     return otherwise
+
+
+def placed(shapes: Any, places: Any) -> Any:
+    """Shapes with their places: one place for all, or a tree of them."""
+    if isinstance(places, Sharding):
+        places = jax.tree.map(lambda _: places, shapes)
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(
+            leaf.shape, leaf.dtype, sharding=place
+        ),
+        shapes,
+        places,
+    )
 
 
 def rows(mesh: Mesh) -> NamedSharding:

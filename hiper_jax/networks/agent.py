@@ -93,15 +93,27 @@ def load_agent(directory, **settings: Any) -> tuple[Agent, Any, Any]:
     Raises:
       FileNotFoundError, ValueError: something is missing or of another shape.
     """
-    directory = find_folder(directory)
     agent = read_agent(directory, **settings)
+    return agent, *read_weights(directory, agent)
+
+
+def read_weights(directory, agent: Agent) -> tuple[Any, Any]:
+    """The weights of an agent that `read_agent` has read from the same directory.
+
+    Returns:
+      The actor's and the critic's (None without a critic), at their places.
+
+    Raises:
+      FileNotFoundError, ValueError: something is missing or of another shape.
+    """
+    directory = find_folder(directory)
     places = None
     if agent.mesh is not None:
         places = sharding.shardings(lm.abstract(agent.config), agent.mesh)
     actor = weights.load(directory, agent.config, shardings=places)
     if agent.critic == "none":
-        return agent, actor, None
-    return agent, actor, _load_critic(pathlib.Path(directory) / "critic", agent, actor)
+        return actor, None
+    return actor, _load_critic(pathlib.Path(directory) / "critic", agent, actor)
 
 
 def read_agent(

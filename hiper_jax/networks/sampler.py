@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from hiper_jax import lm
-from hiper_jax.act.generate import make_generate, respond
+from hiper_jax.act.generate import Generate, make_generate, respond
 from hiper_jax.act.rollout import Sampled
 from hiper_jax.lm import sharding
 from hiper_jax.networks.agent import Agent
@@ -76,6 +77,9 @@ def make_sampler(
 
     make_policy.programs = generate.programs
     make_policy.lower = generate.lower
+    make_policy.lower_all = functools.partial(
+        lower_all, local, serve, generate, slots=slot_buckets, prompts=prompt_buckets
+    )
     return make_policy
 
 
@@ -114,6 +118,42 @@ def taken_over(weights: Any, mesh: Mesh | None) -> Any:
         )
 
     return jax.tree.map(local, weights)
+
+
+def lower_all(
+    agent: Agent,
+    serve: Callable,
+    generate: Generate,
+    params: Any,
+    *,
+    slots: tuple[int, ...],
+    prompts: tuple[int, ...],
+) -> dict[str, Any]:
+    """Every program that sampling may call, of shapes alone.
+
+    Args:
+      agent: the networks' shapes and places.
+      serve: see `server`.
+      generate: see `make_generate`.
+      params: shapes of the weights, with their places.
+      slots, prompts: the buckets.
+
+    Returns:
+      `jax.stages.Lowered` by name.
+    """
+    found = {"serve": serve.lower(params)} if hasattr(serve, "lower") else {}
+    weights = jax.eval_shape(serve, params)
+    places: Any = jax.tree.leaves(params)[0].sharding
+    if agent.mesh is not None:
+        places = sharding.serving_shardings(agent.served, agent.mesh)
+    weights = sharding.placed(weights, places)
+    key = jax.eval_shape(functools.partial(jax.random.key, 0))
+    for S, P in itertools.product(slots, prompts):
+        rows = jax.ShapeDtypeStruct((S,), "int32")
+        others = jax.ShapeDtypeStruct((S, P), "int32"), rows, key
+        heat = jax.ShapeDtypeStruct((), "float32")
+        found[f"sample {S} x {P}"] = generate.lower(weights, *others, heat, rows)
+    return found
 
 
 def divisible(slots: tuple[int, ...], mesh) -> tuple[int, ...]:

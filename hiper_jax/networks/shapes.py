@@ -22,9 +22,10 @@ PROMPTS = (0.44, 0.6, 1.0)
 # Of the longest row, for training. Each share is another body to compile, three times
 # over: with these a tiny model's update feeds 1.1 tokens for each real one.
 ROWS = (0.33, 0.38, 0.44, 0.55, 1.0)
-# Where rows are long, padding costs more than programs take to compile: steps of 8 %
-# from a fifth of the room, where the shortest rows of the published runs are, to 0.68.
-FINE = (*(0.215 * 1.08**step for step in range(16)), 1.0)
+# Where rows are long, padding costs more than programs take to compile: the nine that
+# feed least at the lengths of the published runs and chunks of 8. That is 1.10 tokens
+# for each real one, or 1.12 where a TPU rounds them up; eight more would feed 1.07.
+FINE = (0.2375, 0.2625, 0.2935, 0.331, 0.381, 0.4435, 0.5375, 0.675, 1.0)
 LONG = 1024  # tokens
 
 
@@ -36,6 +37,7 @@ def shapes_of(
     max_turns: int,
     slots: int = 64,
     strategies: int = 0,
+    platform: str | None = None,
 ) -> Shapes:
     """Derives the buckets: real turns and one more row per episode always fit.
 
@@ -46,16 +48,18 @@ def shapes_of(
       max_turns: of one episode at most.
       slots: environments played at once.
       strategies: rows that write strategies, of one batch at most.
+      platform: what the programs are for, such as "tpu"; None: the default one here.
     """
+    platform = platform or jax.default_backend()
     longest = max_prompt + max_response
     return Shapes(
         rows=(_up(episodes * (max_turns + 1) + strategies, 64),),
-        lengths=_shares(longest, FINE if longest > LONG else ROWS),
+        lengths=_shares(longest, FINE if longest > LONG else ROWS, platform),
         slots=SLOTS_ON_CPU
-        if jax.default_backend() == "cpu"
+        if platform == "cpu"
         # Quarters: with three prompt lengths, nine programs.
         else tuple(sorted({-(-slots // 4), -(-slots // 2), slots})),
-        prompts=_shares(max_prompt, PROMPTS),
+        prompts=_shares(max_prompt, PROMPTS, platform),
     )
 
 
@@ -63,7 +67,7 @@ def _up(size: float, step: int) -> int:
     return int(-(-size // step) * step)
 
 
-def _shares(size: int, shares: tuple[float, ...]) -> tuple[int, ...]:
+def _shares(size: int, shares: tuple[float, ...], platform: str) -> tuple[int, ...]:
     # The TPU's attention kernel reads rows of a multiple of 128 tokens.
-    step = 128 if jax.default_backend() == "tpu" and size >= LONG else 16
+    step = 128 if platform == "tpu" and size >= LONG else 16
     return tuple(sorted({_up(size * share, step) for share in shares}))
