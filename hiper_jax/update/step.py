@@ -33,6 +33,7 @@ from hiper_jax.update.objective import (
     gradient,
     pick,
 )
+from hiper_jax.update.readings import taught, values_of_turns
 from hiper_jax.update.state import Optimizers, TrainState, initial_state
 
 MAX_GAP = "sampler/log_prob_diff_max"
@@ -185,7 +186,8 @@ def measure(
             reference = map_rows(reference_of, rows, jnp.zeros((N, R)))
     known = batch.replace(reference_log_prob=reference)
     if estimator.reads_teacher:
-        known = known.replace(**taught(model, temperature, state, batch, rows))
+        actor, _ = model.assemble(state.reference, state.actor, state.critic)
+        known = known.replace(**taught(model, actor, temperature, batch, rows))
     with jax.named_scope("credit"):
         credit = estimator.assign(known, values)
     expect("assign", (N, R), credit.advantage, credit.mask)
@@ -200,76 +202,6 @@ def measure(
         credit.reads,
     )
     return targets, credit
-
-
-def values_of_turns(
-    batch: Batch, heads: Sequence[str], values: Array
-) -> dict[str, Array]:
-    """What the critic thought of each turn: enough to assign credit again.
-
-    Args:
-      batch: B trajectories of T turns, N rows.
-      heads: names of the H value heads.
-      values: [N, H], or [N, R, H], of which the first response token's are taken.
-
-    Returns:
-      Of each head `value_HEAD` [B, T], 0 on padding, and `value_next_HEAD` [B, T], the
-      value of the state after the last action, at the last turn of what was cut.
-    """
-    first = values if values.ndim == 2 else values[:, 0]
-    last = batch.valid & ~jnp.roll(batch.valid, -1, axis=1).at[:, -1].set(False)
-    cut = last & (batch.next_row >= 0)[:, None]
-    told = {}
-    for h, name in enumerate(heads):
-        after = first[jnp.maximum(batch.next_row, 0), h]
-        told[f"value_{name}"] = jnp.where(batch.valid, first[batch.row, h], 0.0)
-        told[f"value_next_{name}"] = jnp.where(cut, after[:, None], 0.0)
-    return told
-
-
-def taught(
-    model: Model, temperature: float, state: TrainState, batch: Batch, rows: Rows
-) -> dict[str, Array]:
-    """What a teacher thinks of the responses, and how sure the student was.
-
-    Both are the actor as it is before the first step.
-
-    Returns:
-      teacher_log_prob [N, R] with the teacher's prompts; entropy [N, R] with the
-      student's own.
-
-    Raises:
-      ValueError: the batch has no rows of a teacher.
-    """
-    if batch.teacher_tokens is None:
-        raise ValueError(
-            "the estimator reads a teacher: give the batch its prompts, with "
-            "hiper_jax.act.teach.with_teacher"
-        )
-    actor, _ = model.assemble(state.reference, state.actor, state.critic)
-    longest = batch.teacher_tokens.shape[1]
-    teacher_rows = Rows(
-        batch.teacher_tokens,
-        batch.teacher_length,
-        batch.num_turns,
-        lengths_up_to(rows.lengths, longest),
-        rows.chunk,
-    )
-
-    def read(start, which: int):
-        def scored(tokens, chosen):
-            response = batch.response[chosen]
-            return model.score(actor, tokens, start[chosen], response, temperature)[
-                which
-            ]
-
-        return scored
-
-    blank = jnp.zeros(batch.response.shape)
-    with jax.named_scope("teacher"):
-        teacher = map_rows(read(batch.teacher_start, 0), teacher_rows, blank)
-        entropy = map_rows(read(batch.start, 1), rows, blank)
-    return {"teacher_log_prob": teacher, "entropy": entropy}
 
 
 def learn(work: Work, state: TrainState) -> tuple[Learner, dict[str, Array]]:
