@@ -1,4 +1,4 @@
-"""What is read of a batch beside its loss: a teacher's word, a critic's of each turn."""
+"""What is read of a batch beside its loss: a teacher's word, a critic's of turns."""
 
 from collections.abc import Sequence
 from typing import Any
