@@ -173,6 +173,7 @@ def _train(name: str, early: Early) -> Callable[[], Loaded]:
         class Asked:
             settings: Annotated[Train, tyro.conf.arg(name="")]
             hosts: Annotated[Hosts, tyro.conf.arg(name="")] = Hosts()
+            """The processes that train together."""
             config: str = ""
             """YAML or JSON file of settings, which flags override."""
             hardware: machines.HardwareName = ""

@@ -28,7 +28,13 @@ from tyro.constructors import (
 
 import hiper_jax
 from hiper_jax.accept import SettingError
-from hiper_jax.experiments.settings import explained, flag_names, nearest, path_to
+from hiper_jax.experiments.settings import (
+    explained,
+    flag_names,
+    nearest,
+    parts,
+    path_to,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +157,9 @@ def parse(root: Group, argv: Sequence[str], prog: str) -> Chosen | None:
         raise ValueError(_nothing_chosen(chosen, unknown))
     if unknown:
         raise ValueError(_too_much(chosen, unknown, argv))
+    if valued := _valued(chosen.settings, argv):
+        # A word after a switch would be taken for one that stands alone.
+        raise ValueError(f"{chosen.path} takes no {valued!r}; see {chosen.path} --help")
     return chosen
 
 
@@ -353,6 +362,19 @@ def _nothing_chosen(unchosen: Unchosen, unknown: Sequence[str]) -> str:
 def _not_one_of(path: str, group: Group, word: str) -> str:
     hint = nearest(word, list(group.members()))
     return f"there is no {group.noun} {word!r}; {hint} (all: {path} --help)"
+
+
+def _valued(settings: Any, argv: Sequence[str]) -> str:
+    """A word that gives a switch a value, as in `--json=maybe`; "" without one."""
+    prefixes = ((part, f"{path}." if path else "") for path, part in parts(settings))
+    switches = {
+        f"--{prefix}{no}{field.name}".replace("_", "-")
+        for part, prefix in prefixes
+        for field in dataclasses.fields(part)
+        if isinstance(getattr(part, field.name, None), bool)
+        for no in ("", "no-")
+    }
+    return next((w for w in argv if "=" in w and w.split("=")[0] in switches), "")
 
 
 def _too_much(chosen: Chosen, unknown: Sequence[str], argv: Sequence[str]) -> str:

@@ -19,8 +19,7 @@ from hiper_jax.act.envs.worlds import alfworld
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import panel as evaluation
-from hiper_jax.experiments import progress as watch
-from hiper_jax.experiments import setup
+from hiper_jax.experiments import setup, trackers
 from hiper_jax.experiments import train as training
 from hiper_jax.experiments.config import Learn
 from hiper_jax.experiments.eval import evaluate_checkpoint, newest
@@ -137,7 +136,8 @@ def test_ctrl_c_keeps_what_is_finished(setting, whole, tmp_path, monkeypatch, pl
         monkeypatch.setattr(evaluation, "rollout", press)
         finished = 1
     else:
-        monkeypatch.setattr(watch, "logger", lambda *_: lambda *_: press())
+        pressing = trackers.Trackers([trackers.Place(press, lambda: None)])
+        monkeypatch.setattr(trackers, "start", lambda *_: pressing)
         calls += [None, None]
         finished = 2
     with pytest.raises(KeyboardInterrupt):

@@ -35,7 +35,7 @@ class Plan:
     """Counts the memory of training before anything is allocated."""
 
     preset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PRESET")] = ""
-    """A published run, such as alfworld-7b, whose settings are planned with; a flag
+    """A published run (those of `hiper train`) whose settings are planned with; a flag
     that is not at its default changes them."""
     model: str = ""
     """A published model, such as qwen2.5-7b, or a folder with a config.json; a preset

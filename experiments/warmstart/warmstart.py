@@ -69,8 +69,8 @@ class WarmStart:
     """Folder for the weights and the tokenizer."""
     source: Annotated[str, tyro.conf.arg(name="from")] = ""
     """Imitate what others played instead of the scripted player: the won episodes of a
-    run or a data set, ALFWorld's folders with traj_data.json, or WebShop's file of
-    people's trajectories. Neither mistakes nor haste are taught then."""
+    run or a data set, or trajectories that were published for the world. Neither
+    mistakes nor haste are taught then."""
     world: WorldSettings = settings_for(DEFAULT)
     """Which games are imitated."""
     reading: Reading = Reading()

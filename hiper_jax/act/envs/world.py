@@ -19,7 +19,7 @@ import os
 import pathlib
 import random
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 from hiper_jax.accept import Count, Name, Positive, Seed, check_fields
@@ -209,6 +209,10 @@ class World(NamedTuple):
     # (S, task) -> what solves the task, in words, for a teacher's eyes and no player's.
     # None: nobody knows.
     solution: Callable[[Any, str], str] | None = None
+    # (a path, what makes an `Env`) -> demonstrations by players whose records were
+    # published for this world. FileNotFoundError, ValueError: there are none, or they
+    # are damaged. None: nothing was published.
+    recorded: Callable[[pathlib.Path, MakeEnv], Iterator[Demo]] | None = None
     # Distributions whose versions belong into a run's record.
     packages: Sequence[str] = ()
     # As `templates`, for the format without a plan.
@@ -315,7 +319,7 @@ def _check_fields(world: World, reference: str) -> None:
     for field in ("tasks", "make_env", "check", "prepare", "player"):
         if not callable(getattr(world, field)):
             raise _bad_field(world, reference, field, "a function")
-    for field in ("expert", "solution"):
+    for field in ("expert", "solution", "recorded"):
         value = getattr(world, field)
         if value is not None and not callable(value):
             raise _bad_field(world, reference, field, "a function or None")

@@ -37,7 +37,7 @@ from hiper_jax.act.envs.world import (
     World,
     WorldSettings,
 )
-from hiper_jax.act.envs.worlds.alfworld import expert, lesson, prompt
+from hiper_jax.act.envs.worlds.alfworld import expert, lesson, prompt, recorded
 
 _REFERENCE = ("textworld", "alfworld")  # what the engine "textworld" needs
 Goals = Annotated[int, Range(1, 3)]
@@ -326,6 +326,7 @@ WORLD = World(
     strategies=prompt.STRATEGIES,
     expert=expert.demonstrate,
     solution=_solution,
+    recorded=recorded.recorded,
     lesson=Lesson(
         phrases=lesson.PHRASES,
         practice=_practice,

@@ -29,7 +29,7 @@ from hiper_jax.act.envs.world import (
     World,
     WorldSettings,
 )
-from hiper_jax.act.envs.worlds.webshop import prompt, shopper
+from hiper_jax.act.envs.worlds.webshop import prompt, recorded, shopper
 
 if TYPE_CHECKING:
     from hiper_jax.act.envs.worlds.webshop.shop import Shop, load
@@ -237,6 +237,7 @@ WORLD = World(
     published=Published(subgoal="None", switch="KEEP"),
     expert=shopper.demonstrate,
     solution=_solution,
+    recorded=recorded.recorded,
     lesson=Lesson(
         phrases=prompt.PHRASES,
         names=_codes,
