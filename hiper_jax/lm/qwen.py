@@ -114,14 +114,12 @@ def forward(
     if segment is not None:
         chex.assert_equal_shape([tokens, segment])
     place = constrain or leave
-    rotation = rope(config, count_positions(tokens, segment))
     step = functools.partial(
         _step,
         config=config,
-        rotation=rotation,
-        segment=segment,
+        rotation=rope(config, count_positions(tokens, segment)),
+        look=functools.partial(_look, segment=segment, attention=attention),
         place=place,
-        attention=attention,
     )
     layers, last = params["layers"], None
     if at is not None and split_is_free(layers):
@@ -130,30 +128,21 @@ def forward(
     x, _ = over_layers(rematerialise(step, remat), x, layers)
     if last is not None:
         look = functools.partial(_look_at, at=at, segment=segment)
-        step = functools.partial(
-            _step_at, config=config, rotation=rotation, at=at, look=look, place=place
-        )
+        step = functools.partial(step, look=look, at=at)
         x, _ = rematerialise(step, remat)(x, last)
     elif at is not None:
         x = take(x, at)
     return rms_norm(x, params["norm"], config.rms_eps)
 
 
-def _step(x: Array, layer: Params, *, config, rotation, segment, place, attention):
+def _step(x: Array, layer: Params, *, config, rotation, look, place, at=None):
     """One layer of `forward`, which keeps nothing of it."""
-    look = functools.partial(_look, segment=segment, attention=attention)
-    x, _ = block(x, layer, config, rotation, look)
+    x, _ = block(x, layer, config, rotation, look, at)
     return place(x, STREAM), None
 
 
 def _look(q: Array, k: Array, v: Array, *, segment, attention):
     return attention(q, k, v, segment), None
-
-
-def _step_at(x: Array, layer: Params, *, config, rotation, at, look, place):
-    """`_step` of the last layer, for some positions of each row."""
-    x, _ = block_at(x, layer, config, rotation, at, look)
-    return place(x, STREAM), None
 
 
 def _look_at(q: Array, k: Array, v: Array, *, at, segment):
@@ -212,6 +201,7 @@ def block(
     config: LMConfig,
     rotation: Rotation,
     look: Callable[[Array, Array, Array], tuple[Array, Any]],
+    at: Array | None = None,
 ) -> tuple[Array, Any]:
     """One layer: attention, then the gated MLP, each added to the stream.
 
@@ -222,43 +212,21 @@ def block(
       rotation: cos and sin from `rope`.
       look: attention, (q [N, L, H, h], rotated k and v [N, L, G, h]) -> [N, L, H, h]
         and what to keep.
+      at: [N, R] int32 positions that a last layer is asked for: keys and values are
+        those of all tokens, the rest, q too, has R in L's place. None: all.
 
     Returns:
-      [N, L, D] the stream, and what `look` kept.
+      [N, L, D] the stream, or [N, R, D] of it; and what `look` kept.
     """
-    with jax.named_scope("attention"):
-        h = rms_norm(x, w["attention_norm"], config.rms_eps)
-        q, k, v = (heads(h, w, name, config, rotation) for name in "qkv")
-        attended, kept = look(q, k, v)
-    return output_and_mlp(x, attended, w, config), kept
-
-
-def block_at(
-    x: Array,
-    w: Params,
-    config: LMConfig,
-    rotation: Rotation,
-    at: Array,
-    look: Callable[[Array, Array, Array], tuple[Array, Any]],
-) -> tuple[Array, Any]:
-    """`block` of a last layer: keys and values of all tokens, the rest where asked.
-
-    Args:
-      x, w, config, rotation, look: see `block`; q is [N, R, H, h].
-      at: [N, R] int32 positions.
-
-    Returns:
-      [N, R, D] the stream at these positions, and what `look` kept.
-    """
-    rows = len(x)
     with jax.named_scope("attention"):
         h = rms_norm(x, w["attention_norm"], config.rms_eps)
         k, v = (heads(h, w, name, config, rotation) for name in "kv")
-        angles = (jnp.broadcast_to(r, (rows, *r.shape[1:])) for r in rotation)
-        cos, sin = (take(r, at) for r in angles)
-        x = take(x, at)
-        h = rms_norm(x, w["attention_norm"], config.rms_eps)
-        attended, kept = look(heads(h, w, "q", config, (cos, sin)), k, v)
+        if at is not None:
+            angles = (jnp.broadcast_to(r, (len(x), *r.shape[1:])) for r in rotation)
+            cos, sin = (take(r, at) for r in angles)
+            x, rotation = take(x, at), (cos, sin)
+            h = rms_norm(x, w["attention_norm"], config.rms_eps)
+        attended, kept = look(heads(h, w, "q", config, rotation), k, v)
     return output_and_mlp(x, attended, w, config), kept
 
 

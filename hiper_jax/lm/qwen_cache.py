@@ -89,7 +89,7 @@ def prefill(
     kept = kept or ((), ())  # one layer, lying apart: nothing is kept before the last
     at = jnp.maximum(lengths - 1, 0)[:, None]
     look = functools.partial(_look_from, at=at, place=place)
-    x, last_kept = qwen.block_at(x, last, config, rotation, at, look)
+    x, last_kept = qwen.block(x, last, config, rotation, look, at)
     hidden = qwen.rms_norm(x, params["norm"], config.rms_eps)[:, 0]
     k, v = (_append(a, b) for a, b in zip(kept, last_kept, strict=True))
     empty = jax.tree.map(functools.partial(_blank, room=room, place=place), k)
