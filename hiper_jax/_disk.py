@@ -134,7 +134,7 @@ def one_at_a_time(path: pathlib.Path, wait: float = _WAIT) -> Iterator[None]:
                     ) from None
                 time.sleep(0.1)
                 continue
-            if not _same(file, lock):
+            if not is_file_at(file, lock):
                 continue  # whoever held it has taken it away
             try:
                 yield
@@ -167,8 +167,8 @@ def _work(folder: pathlib.Path) -> pathlib.Path:
     return folder.with_name(f".{folder.name}{_MAKING}")
 
 
-def _same(file, path: pathlib.Path) -> bool:
-    """Whether the open file is the one at the path."""
+def is_file_at(file, path: pathlib.Path) -> bool:
+    """Whether an open file is the one at the path, which may be gone meanwhile."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     except FileNotFoundError:

@@ -8,6 +8,8 @@ import platform
 from collections.abc import Iterator
 from typing import TextIO
 
+from hiper_jax._disk import is_file_at
+
 LOCK = ".lock"
 
 
@@ -54,7 +56,6 @@ def _opened(stack: contextlib.ExitStack, folder: pathlib.Path) -> TextIO | None:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         file = stack.enter_context(open(folder / LOCK, "a+", encoding="utf-8"))
-        same = os.path.samestat(os.fstat(file.fileno()), os.stat(folder / LOCK))
     except FileNotFoundError:
         return None
-    return file if same else None
+    return file if is_file_at(file, folder / LOCK) else None
