@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tyro
 
@@ -21,13 +20,12 @@ from hiper_jax.accept import Name, Whole, check_fields
 from hiper_jax.act.episode import Episode
 from hiper_jax.act.stack import Batch
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import folder, games, progress, recipes, setup, texts
-from hiper_jax.experiments.settings import replaced
+from hiper_jax.experiments import folder, progress, recipes, setup, texts
 from hiper_jax.networks import placement
 from hiper_jax.networks.agent import Agent, read_agent
 from hiper_jax.networks.passes import make_model
 from hiper_jax.update import objective
-from hiper_jax.update.chunks import Rows, lengths_up_to
+from hiper_jax.update.chunks import rows_of
 from hiper_jax.update.state import TrainState
 from hiper_jax.update.step import measure, values_of_turns
 
@@ -102,7 +100,7 @@ def usual(places: Sequence[str], estimator: str, preset: str) -> configs.Train:
     config = recipes.recipe(preset)
     for place in map(pathlib.Path, filter(None, places)):
         if (place / "metrics.jsonl").is_file():
-            config = of_run(place, config)
+            config = folder.settings_of(place, config)
             break
     return configs.with_estimator(config, estimator or config.estimator)
 
@@ -125,15 +123,6 @@ def settings(asked: Credit) -> configs.Train:
     places = asked.source, asked.checkpoint
     config = usual(places, asked.estimator, asked.preset)
     return dataclasses.replace(config, learn=asked.learn)
-
-
-def of_run(run: pathlib.Path, like: configs.Train) -> configs.Train:
-    """The settings that a run was trained with."""
-    record = folder.read(run)
-    for beside in ("provenance", "changes"):
-        record.pop(beside, None)
-    record["world"] = games.recorded(record["world"])
-    return replaced(like, record)
 
 
 def weights(asked: Credit, config: configs.Train) -> tuple[Agent, TrainState | None]:
@@ -214,16 +203,10 @@ def assigner(config: configs.Train, agent: Agent) -> Callable[..., dict[str, Any
     model, shapes = make_model(agent, estimator.heads), setup.run_shapes(config)
 
     def said(state, batch, known):
-        batch = jax.tree.map(jnp.asarray, batch)
-        shown = jnp.where(batch.response_mask, batch.response, -1)
-        batch = batch.replace(response=shown)
+        batch, rows = rows_of(batch, shapes.lengths, config.learn.chunk)
         if state is None:
             credit = estimator.assign(batch, known)
             return credit.turn | values_of_turns(batch, estimator.heads, known)
-        N, L = batch.tokens.shape
-        lengths = lengths_up_to(shapes.lengths, L)
-        chunk = min(config.learn.chunk, N)
-        rows = Rows(batch.tokens, batch.length, batch.num_rows, lengths, chunk)
         targets, credit = measure(
             model, estimator, config.learn, config.temperature, state, batch, rows
         )

@@ -7,11 +7,10 @@ from hiper_jax import workdir
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import progress, setup
-from hiper_jax.experiments.folder import read
+from hiper_jax.experiments.folder import settings_of
 from hiper_jax.experiments.panel import evaluate
 from hiper_jax.experiments.recipes import recipe
 from hiper_jax.experiments.report.tables import summary
-from hiper_jax.experiments.settings import filled
 from hiper_jax.lm.model_folder import find_folder
 from hiper_jax.networks import assemble, placement
 from hiper_jax.networks.agent import load_agent, read_agent
@@ -106,25 +105,6 @@ def _found(folder: pathlib.Path, config: configs.Train):
         f"{folder} is neither a run nor a folder of weights: there is no "
         "config.json in it"
     )
-
-
-def settings_of(run: pathlib.Path, config: configs.Train) -> configs.Train:
-    """The settings of a run, by its record.
-
-    Raises:
-      ValueError: naming the record, where it is damaged.
-    """
-    file, record = run / "config.json", read(run)
-    for beside in ("provenance", "changes"):
-        record.pop(beside, None)
-    try:
-        record["world"] = worlds.recorded(record["world"])
-    except (LookupError, TypeError, AttributeError, ValueError, ImportError) as error:
-        raise ValueError(
-            f"{file} names no world that is here ({type(error).__name__}: {error}); "
-            "put the file back, or install what its world needs"
-        ) from None
-    return filled(config, record, file)
 
 
 def newest(run: pathlib.Path, config: configs.Train):

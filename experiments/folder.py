@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 
 from hiper_jax import workdir
 from hiper_jax.act.codec import Codec
+from hiper_jax.experiments import games
 from hiper_jax.experiments.config import Train
 from hiper_jax.experiments.provenance import provenance
+from hiper_jax.experiments.settings import filled
 from hiper_jax.hosts import Hosts
 
 # What changes no bit of a run: where and how often things are written, and in which
@@ -140,6 +142,31 @@ def bound(config: Train) -> dict[str, Any]:
     """The settings that decide a run's numbers, by dotted path."""
     settings = flat(_plain(config))
     return {name: value for name, value in settings if name not in FREE}
+
+
+def settings_of(
+    run: pathlib.Path, like: Train, record: Mapping[str, Any] | None = None
+) -> Train:
+    """The settings of a run, by its record.
+
+    Args:
+      run: the run's folder.
+      like: settings of the same kind, which hold where the record is silent.
+      record: see `read`; None: it is read.
+
+    Raises:
+      ValueError: naming the record, where it is damaged.
+    """
+    file, record = run / "config.json", read(run) if record is None else record
+    settings = {name: value for name, value in record.items() if name not in APART}
+    try:
+        settings["world"] = games.recorded(settings["world"])
+    except (LookupError, TypeError, AttributeError, ValueError, ImportError) as error:
+        raise ValueError(
+            f"{file} names no world that is here ({type(error).__name__}: {error}); "
+            "put the file back, or install what its world needs"
+        ) from None
+    return filled(like, settings, file)
 
 
 def dated(run: pathlib.Path, config: Train, codec: Codec, hosts: Hosts) -> Train:

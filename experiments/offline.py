@@ -21,7 +21,7 @@ from hiper_jax.experiments import setup
 from hiper_jax.experiments.redraw import Drawn
 from hiper_jax.networks.agent import Agent
 from hiper_jax.networks.passes import make_model
-from hiper_jax.update.chunks import Rows, lengths_up_to, map_rows
+from hiper_jax.update.chunks import map_rows, rows_of
 
 
 class Offline(NamedTuple):
@@ -116,19 +116,14 @@ def measurer(config: configs.Train, agent: Agent) -> Callable[..., dict[str, Any
     buckets: Sequence[int] = setup.run_shapes(config).lengths
 
     def measure(actor, critic, reference, batch):
-        batch = jax.tree.map(jnp.asarray, batch)
-        response = jnp.where(batch.response_mask, batch.response, -1)
-        N, L = batch.tokens.shape
-        lengths = lengths_up_to(buckets, L)
-        chunk = min(settings.chunk, N)
-        rows = Rows(batch.tokens, batch.length, batch.num_rows, lengths, chunk)
+        batch, rows = rows_of(batch, buckets, settings.chunk)
         actor, _ = model.assemble(reference, actor, critic)
 
         def scored(tokens, chosen):
-            arguments = batch.start[chosen], response[chosen], config.temperature
+            arguments = batch.start[chosen], batch.response[chosen], config.temperature
             return model.score(actor, tokens, *arguments)[0]
 
-        log_prob = map_rows(scored, rows, jnp.zeros(response.shape))
+        log_prob = map_rows(scored, rows, jnp.zeros(batch.response.shape))
         return distance(
             log_prob,
             batch.old_log_prob,

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from hiper_jax.act.stack import Batch
+
 
 class Rows(NamedTuple):
     """The rows of a batch and how they are fed."""
@@ -25,6 +27,24 @@ class Rows(NamedTuple):
 def lengths_up_to(buckets: Sequence[int], longest: int) -> tuple[int, ...]:
     """The lengths of `Rows`: the buckets that are not above `longest`, and it."""
     return tuple(sorted({min(b, longest) for b in buckets} | {longest}))
+
+
+def rows_of(batch: Batch, buckets: Sequence[int], chunk: int) -> tuple[Batch, Rows]:
+    """A batch as the passes take it, and its rows as they are fed.
+
+    Args:
+      batch: of numpy or jax arrays; N rows, L tokens at most.
+      buckets: lengths that a chunk may be cut to; those above L are ignored.
+      chunk: rows of a chunk; N at most are taken.
+
+    Returns:
+      The batch as jax arrays, -1 where its response has no token; and the rows.
+    """
+    batch = jax.tree.map(jnp.asarray, batch)
+    batch = batch.replace(response=jnp.where(batch.response_mask, batch.response, -1))
+    N, L = batch.tokens.shape
+    lengths, chunk = lengths_up_to(buckets, L), min(chunk, N)
+    return batch, Rows(batch.tokens, batch.length, batch.num_rows, lengths, chunk)
 
 
 def at_length(fn: Callable[..., Any], rows: Rows, chosen: Array, *args: Any) -> Any:

@@ -21,7 +21,7 @@ from hiper_jax._programs import CountedJit
 from hiper_jax.act.stack import Batch
 from hiper_jax.credit.estimator import Credit, Estimator
 from hiper_jax.networks.model import Model
-from hiper_jax.update.chunks import Rows, at_length, lengths_up_to, map_rows
+from hiper_jax.update.chunks import Rows, at_length, map_rows, rows_of
 from hiper_jax.update.minibatch import Totals, minibatch, shuffled
 from hiper_jax.update.objective import (
     MEAN_GAP,
@@ -107,20 +107,9 @@ def make_update(
         return initial_state(actor, critic, optimizers, key, reference)
 
     def update(state: TrainState, batch: Batch):
-        batch = jax.tree.map(jnp.asarray, batch)
-        batch = batch.replace(
-            response=jnp.where(batch.response_mask, batch.response, -1)
-        )
-        N, L = batch.tokens.shape
-        C = min(settings.chunk, N)
+        batch, rows = rows_of(batch, length_buckets, settings.chunk)
+        N, C = len(batch.tokens), rows.chunk
         M = -(-min(settings.minibatch, N) // C) * C
-        rows = Rows(
-            batch.tokens,
-            batch.length,
-            batch.num_rows,
-            lengths_up_to(length_buckets, L),
-            C,
-        )
         targets, credit = measure(
             model, estimator, settings, temperature, state, batch, rows
         )
