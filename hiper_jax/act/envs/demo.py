@@ -30,3 +30,45 @@ class Demo(NamedTuple):
     def won(self) -> bool:
         """Whether the last turn ended the task."""
         return bool(self.steps) and self.steps[-1].terminated
+
+
+def take_turn(
+    env: Any,
+    observation: str,
+    info: dict[str, Any],
+    *,
+    subgoal: str,
+    previous: str | None,
+    wanted: str,
+    action: str,
+    task: str = "",
+) -> tuple[DemoStep, str, dict[str, Any]]:
+    """Plays one turn of a demonstration.
+
+    Args:
+      env: an `Env`, which is at this turn.
+      observation, info: what it has said before.
+      subgoal: of this turn.
+      previous: of the turn before; None where there is none to keep.
+      wanted: the expert's action.
+      action: what is played.
+      task: see `DemoStep`.
+
+    Returns:
+      The turn, and the observation and the info after it.
+    """
+    listed = tuple(info["admissible_actions"])
+    seen, reward, terminated, truncated, info = env.step(action)
+    step = DemoStep(
+        observation=observation,
+        admissible_actions=listed,
+        subgoal=subgoal,
+        switch=subgoal != previous,
+        expert_action=wanted,
+        action=action,
+        reward=reward,
+        terminated=terminated,
+        truncated=truncated,
+        task=task,
+    )
+    return step, seen, info

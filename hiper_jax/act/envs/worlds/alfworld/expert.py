@@ -24,7 +24,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from hiper_jax.act.envs.demo import Demo, DemoStep
+from hiper_jax.act.envs.demo import Demo, take_turn
 from hiper_jax.act.envs.env import Env
 from hiper_jax.act.envs.worlds.alfworld.alfred import SENTENCES
 
@@ -70,29 +70,24 @@ def demonstrate(env: Env, task: str, *, noise: float = 0.0, rng: random.Random) 
         actions = info["admissible_actions"]
         known += [action for action in actions if action not in known]
         subgoal, wanted = planner.act(actions)
-        task_now = info["task"]
         action = wanted
         if rng.random() < noise:
             action = rng.choice(known if rng.random() < 0.5 else actions)
-        seen, reward, terminated, truncated, info = env.step(action)
-        steps.append(
-            DemoStep(
-                observation=observation,
-                admissible_actions=tuple(actions),
-                subgoal=subgoal,
-                switch=subgoal != previous,
-                expert_action=wanted,
-                action=action,
-                task=task_now,
-                reward=reward,
-                terminated=terminated,
-                truncated=truncated,
-            )
+        step, observation, info = take_turn(
+            env,
+            observation,
+            info,
+            subgoal=subgoal,
+            previous=previous,
+            wanted=wanted,
+            action=action,
+            task=info["task"],
         )
-        planner.observe(seen)
+        steps.append(step)
+        planner.observe(observation)
         # With another task nothing is kept.
         previous = None if planner.turn_to(info) else subgoal
-        observation, over = seen, terminated or truncated
+        over = step.terminated or step.truncated
     return Demo(task, first, tuple(steps), observation)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from hiper_jax.act.envs.demo import Demo, DemoStep
+from hiper_jax.act.envs.demo import Demo, take_turn
 from hiper_jax.act.envs.env import Env, MakeEnv
 
 _TRAJECTORY = "traj_data.json"
@@ -71,32 +71,27 @@ def replay(env: Env, game: str, actions: list[str], due: list[tuple]) -> Demo:
     start, steps, before = info, [], ""
     due = [*due]
     for action in actions:
-        listed = tuple(info["admissible_actions"])
+        listed = info["admissible_actions"]
         # Older data sets put where ours move.
         moved = re.sub(r"^put (.+) in/on (.+)$", r"move \1 to \2", action)
         action = action if action in listed else moved
         if action not in listed:
             raise ValueError(f"{game} does not accept {action!r}, which its file names")
         subgoal = due[0][1] if due else before or "finish"
-        seen = observation
-        observation, reward, terminated, truncated, info = env.step(action)
-        steps.append(
-            DemoStep(
-                observation=seen,
-                admissible_actions=listed,
-                subgoal=subgoal,
-                switch=subgoal != before,
-                expert_action=action,
-                action=action,
-                reward=reward,
-                terminated=terminated,
-                truncated=truncated,
-            )
+        step, observation, info = take_turn(
+            env,
+            observation,
+            info,
+            subgoal=subgoal,
+            previous=before,
+            wanted=action,
+            action=action,
         )
+        steps.append(step)
         before = subgoal
         if len(due) > 1 and action.split()[0] in due[0][0]:
             due.pop(0)
-        if terminated or truncated:
+        if step.terminated or step.truncated:
             break
     return Demo(game, start, tuple(steps), observation)
 

@@ -7,7 +7,7 @@ solved any more the demonstration ends.
 
 import random
 
-from hiper_jax.act.envs.demo import Demo, DemoStep
+from hiper_jax.act.envs.demo import Demo, take_turn
 from hiper_jax.act.envs.env import Env
 from hiper_jax.act.envs.worlds.sokoban.board import Board, read
 from hiper_jax.act.envs.worlds.sokoban.plan import Push, solve, walk
@@ -38,22 +38,18 @@ def demonstrate(env: Env, task: str, *, noise: float = 0.0, rng: random.Random) 
         (subgoal, wanted), plan = plan[0], plan[1:]
         actions = info["admissible_actions"]
         action = rng.choice(actions) if rng.random() < noise else wanted
-        seen, reward, terminated, truncated, info = env.step(action)
-        after = info["board"] if action == wanted else ""
-        steps.append(
-            DemoStep(
-                observation=observation,
-                admissible_actions=tuple(actions),
-                subgoal=subgoal,
-                switch=subgoal != previous,
-                expert_action=wanted,
-                action=action,
-                reward=reward,
-                terminated=terminated,
-                truncated=truncated,
-            )
+        step, observation, info = take_turn(
+            env,
+            observation,
+            info,
+            subgoal=subgoal,
+            previous=previous,
+            wanted=wanted,
+            action=action,
         )
-        observation, previous, over = seen, subgoal, terminated or truncated
+        steps.append(step)
+        after = info["board"] if action == wanted else ""
+        previous, over = subgoal, step.terminated or step.truncated
     return Demo(task, first, tuple(steps), observation)
 
 

@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hiper_jax.act.envs.demo import Demo, DemoStep
+from hiper_jax.act.envs.demo import Demo, DemoStep, take_turn
 from hiper_jax.act.envs.env import Env
 from hiper_jax.act.envs.worlds.webshop.pages import PURCHASE, SEARCH, SEPARATOR
 
@@ -188,22 +188,17 @@ def demonstrate(
         )
         clicks = [a for a in info["admissible_actions"] if a not in _NO_NOISE]
         action = rng.choice(clicks) if clicks and rng.random() < noise else move
-        before, actions = observation, tuple(info["admissible_actions"])
-        observation, reward, terminated, truncated, info = env.step(action)
-        steps.append(
-            DemoStep(
-                observation=before,
-                admissible_actions=actions,
-                subgoal=wanted,
-                switch=wanted != subgoal,
-                expert_action=move,
-                action=action,
-                reward=reward,
-                terminated=terminated,
-                truncated=truncated,
-            )
+        step, observation, info = take_turn(
+            env,
+            observation,
+            info,
+            subgoal=wanted,
+            previous=subgoal,
+            wanted=move,
+            action=action,
         )
+        steps.append(step)
         subgoal = wanted
         played.append(action)
-        if terminated or truncated:
+        if step.terminated or step.truncated:
             return Purchase(task, start, tuple(steps), observation)
