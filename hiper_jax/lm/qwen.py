@@ -220,13 +220,16 @@ def block(
     """
     with jax.named_scope("attention"):
         h = rms_norm(x, w["attention_norm"], config.rms_eps)
-        k, v = (heads(h, w, name, config, rotation) for name in "kv")
+        asked, angles = h, rotation
         if at is not None:
-            angles = (jnp.broadcast_to(r, (len(x), *r.shape[1:])) for r in rotation)
-            cos, sin = (take(r, at) for r in angles)
-            x, rotation = take(x, at), (cos, sin)
-            h = rms_norm(x, w["attention_norm"], config.rms_eps)
-        attended, kept = look(heads(h, w, "q", config, rotation), k, v)
+            whole = (jnp.broadcast_to(r, (len(x), *r.shape[1:])) for r in rotation)
+            cos, sin = (take(r, at) for r in whole)
+            x, angles = take(x, at), (cos, sin)
+            asked = rms_norm(x, w["attention_norm"], config.rms_eps)
+        # In this order, in which gradients of h are added up.
+        q = heads(asked, w, "q", config, angles)
+        k, v = (heads(h, w, name, config, rotation) for name in "kv")
+        attended, kept = look(q, k, v)
     return output_and_mlp(x, attended, w, config), kept
 
 
