@@ -54,9 +54,9 @@ if TYPE_CHECKING:
     from hiper_jax.credit.gear import gear as gear
     from hiper_jax.credit.gigpo import gigpo as gigpo
     from hiper_jax.credit.gigpo import hgpo as hgpo
-    from hiper_jax.credit.graph import crbc as crbc
     from hiper_jax.credit.graph import g2po as g2po
     from hiper_jax.credit.graph import graphgpo as graphgpo
+    from hiper_jax.credit.graph_crbc import crbc as crbc
     from hiper_jax.credit.group import drgrpo as drgrpo
     from hiper_jax.credit.group import grpo as grpo
     from hiper_jax.credit.group import reinforce_pp as reinforce_pp
@@ -108,7 +108,8 @@ _NAMES = {
     "credit.gae_turn": ("gae_turn",),
     "credit.gear": ("gear",),
     "credit.gigpo": ("gigpo", "hgpo"),
-    "credit.graph": ("crbc", "g2po", "graphgpo"),
+    "credit.graph": ("g2po", "graphgpo"),
+    "credit.graph_crbc": ("crbc",),
     "credit.group": ("drgrpo", "grpo", "reinforce_pp", "reinforce_pp_baseline", "rloo"),
     "credit.hae": ("HAE", "hae"),
     "credit.hae_group": ("hae_group",),

@@ -6,7 +6,7 @@ from typing import Any
 
 # Name -> module of hiper_jax.credit, its settings. `estimator(settings)` stands beside.
 ESTIMATORS: dict[str, tuple[str, str]] = {
-    "crbc": ("graph", "Crbc"),
+    "crbc": ("graph_crbc", "Crbc"),
     "drgrpo": ("group", "DrGrpo"),
     "g2po": ("graph", "G2po"),
     "gae_bilevel": ("gae_token", "GaeBilevel"),

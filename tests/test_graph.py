@@ -9,9 +9,11 @@ import reference_groups as twin
 from reference import mutated, mutated_below
 
 from hiper_jax.credit.common import groups
-from hiper_jax.credit.graph import crbc, g2po, graphgpo
+from hiper_jax.credit.graph import g2po, graphgpo
+from hiper_jax.credit.graph_crbc import crbc
 
-module = sys.modules["hiper_jax.credit.graph"]
+CRBC = sys.modules["hiper_jax.credit.graph_crbc"]
+GRAPH = sys.modules["hiper_jax.credit.graph"]
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 
 
@@ -20,7 +22,7 @@ def arrays(given, *, action=False):
     return (*(given[name] for name in names), given["success"])
 
 
-def check_against_twin(module, seeds=(1, 6)):
+def check_against_twin(seeds=(1, 6), *, graph=GRAPH, closure=CRBC):
     for seed in seeds:
         trajectories = twin.random_trajectories(seed)
         given = twin.arrays(trajectories, 10, 6)
@@ -37,6 +39,7 @@ def check_against_twin(module, seeds=(1, 6)):
             ("crbc", {"depth": 3}),
         ):
             given_to = arrays(given, action=name == "crbc")
+            module = closure if name == "crbc" else graph
             got = getattr(module, name)(*given_to, **penalty, **options)
             wanted = getattr(twin, name)(trajectories, **options)
             np.testing.assert_allclose(
@@ -48,43 +51,56 @@ def check_against_twin(module, seeds=(1, 6)):
 
 
 def test_agrees_with_slow_twin():
-    check_against_twin(module)
+    check_against_twin()
 
 
 @pytest.mark.parametrize(
-    ("where", "old", "new"),
+    ("method", "where", "old", "new"),
     [
-        (module, "gamma**turns.to_end * total", "gamma ** (turns.to_end - 1) * total"),
-        (module, "jnp.where(turns.won, total, 0), after)", "total * 0, after)"),
-        (module, "after - turns.penalty, turns.node", "after, turns.node"),
         (
-            module,
+            GRAPH,
+            GRAPH,
+            "gamma**turns.to_end * total",
+            "gamma ** (turns.to_end - 1) * total",
+        ),
+        (GRAPH, GRAPH, "jnp.where(turns.won, total, 0), after)", "total * 0, after)"),
+        (GRAPH, GRAPH, "after - turns.penalty, turns.node", "after, turns.node"),
+        (
+            GRAPH,
+            GRAPH,
             "relative(after - node, turns.task",
             "relative(after - node, turns.node",
         ),
-        (module, "(after - now + 1)", "(after - now)"),
+        (GRAPH, GRAPH, "(after - now + 1)", "(after - now)"),
         (
-            module,
+            GRAPH,
+            GRAPH,
             "largest[task].reshape(now.shape) + 1",
             "largest[task].reshape(now.shape)",
         ),
-        (module, "jnp.where(turns.won > 0, 0, far)", "jnp.where(turns.won > 0, 0, 0)"),
-        (module, "choices >= 2", "choices >= 3"),
-        (module, "jnp.maximum(sigma, sigma_min)", "(sigma + sigma_min)"),
-        (module, "return beta * jnp.where", "return jnp.where"),
-        (module, "(change > 3e-8) & (count < MOST_BACKUPS)", "count < 4"),
         (
-            module,
+            GRAPH,
+            GRAPH,
+            "jnp.where(turns.won > 0, 0, far)",
+            "jnp.where(turns.won > 0, 0, 0)",
+        ),
+        (CRBC, CRBC, "choices >= 2", "choices >= 3"),
+        (CRBC, CRBC, "jnp.maximum(sigma, sigma_min)", "(sigma + sigma_min)"),
+        (CRBC, CRBC, "return beta * jnp.where", "return jnp.where"),
+        (CRBC, CRBC, "(change > 3e-8) & (count < MOST_BACKUPS)", "count < 4"),
+        (
+            CRBC,
+            CRBC,
             "before = backup(value)\n        value = mean(before",
             "value = mean(before",
         ),
-        (groups, "(b != jnp.roll(b, 1))", "False"),
+        (CRBC, groups, "(b != jnp.roll(b, 1))", "False"),
     ],
 )
-def test_seeded_faults_are_caught(where, old, new):
-    wrong = mutated_below(module, where, old, new)
+def test_seeded_faults_are_caught(method, where, old, new):
+    wrong = mutated_below(method, where, old, new)
     with pytest.raises(AssertionError, match="Not equal"):
-        check_against_twin(wrong)
+        check_against_twin(**{"graph" if method is GRAPH else "closure": wrong})
 
 
 def fork():
@@ -181,7 +197,7 @@ def test_where_one_action_was_seen_it_is_worth_what_the_state_is():
     """So that asking for two actions only saves rounding: Q = V there anyway."""
     given = fork()
     given["action"] = np.zeros((2, 2), int)
-    wrong = mutated(module, "choices >= 2", "choices >= 1")
+    wrong = mutated(CRBC, "choices >= 2", "choices >= 1")
     got = wrong.crbc(*arrays(given, action=True), weight_group=0.0)
     np.testing.assert_allclose(got, 0.0, atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Siblings merged into a graph of observations: G2PO, GraphGPO and CRBC.
+"""Siblings merged into a graph of observations: G2PO and GraphGPO.
 
 A node is an anchor, an edge a turn; the last turn of a record leads to success or to
 failure, and running out of turns is failure. With x(b, t) the node that turn t of
@@ -11,32 +11,16 @@ tasks costs no more than a sum; no matrix of nodes is ever made.
 """
 
 import dataclasses
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from hiper_jax.accept import NotNegative, Positive, Share, Whole
+from hiper_jax.accept import NotNegative, Positive, Share
 from hiper_jax.act.stack import Batch
-from hiper_jax.credit.common.arrays import run_ends
-from hiper_jax.credit.common.groups import (
-    at_least_float32,
-    counted_turns,
-    group_sum,
-    look_up,
-    of_turns,
-    pair_ids,
-    relative,
-    statistics,
-    turn_scores,
-    whole_batch,
-)
-from hiper_jax.credit.common.terms import Penalties
+from hiper_jax.credit.common.groups import relative, statistics, turn_scores
+from hiper_jax.credit.common.visits import GraphTurns, OnGraph
 from hiper_jax.credit.estimator import Estimator, critic_free
-
-# Backups after which the fixed point is taken as it is; at β = .98 worth 2e-9.
-MOST_BACKUPS = 1000
 
 
 def g2po(
@@ -84,7 +68,7 @@ def g2po(
 
     Source: arXiv 2606.22995 and its code.
     """
-    turns = _Turns("g2po", reward, valid, group, anchor, success, penalty)
+    turns = GraphTurns("g2po", reward, valid, group, anchor, success, penalty)
     episode = turns.episode(over, std, epsilon)
     total = turn_scores(turns.reward, turns.valid)
     node = statistics(gamma**turns.to_end * total, turns.node, turns.valid).mean
@@ -144,7 +128,7 @@ def graphgpo(
 
     Source: arXiv 2605.26684 and its code.
     """
-    turns = _Turns("graphgpo", reward, valid, group, anchor, success, penalty)
+    turns = GraphTurns("graphgpo", reward, valid, group, anchor, success, penalty)
     episode = turns.episode(over, std, epsilon)
     now, after = _distances(turns)
     step = full_reward * gamma ** (after - now + 1).astype(turns.reward.dtype)
@@ -153,89 +137,7 @@ def graphgpo(
     return (episode_weight * episode + weight * at_node).astype(turns.dtype)
 
 
-def crbc(
-    reward: Array,
-    valid: Array,
-    group: Array,
-    anchor: Array,
-    action: Array,
-    success: Array,
-    *,
-    penalty: Array | None = None,
-    beta: float = 0.98,
-    weight_group: float = 1.0,
-    weight_step: float = 5.0,
-    sigma_min: float = 0.1,
-    depth: int | None = None,
-    over: str = "turns",
-    epsilon: float = 1e-6,
-) -> Array:
-    """Cross-rollout Bellman closure: the siblings' own process, solved exactly.
-
-        μ(a|s) = N(s,a) / N(s)          P(x|s,a) = N(s,a,x) / N(s,a)
-        V(s)   = β Σₐ μ Σₓ P V(x)        V(success) = 1, V(failure) = 0
-        Q(s,a) = β Σₓ P V(x)             σ(s)² = Σₐ μ (Q − V)²
-        A = w_G A_grpo + w_S [at least two actions at s] (Q − V) / max(σ, σ_min)
-
-    V is the limit of the backups V ← β Σ μ Σ P V, from V⁰(s), the mean over visits of
-    β^(K_b − t) [won]. With `depth` K: V = Vᴷ and Q by Vᴷ⁻¹; K = 0 takes the mean over
-    visits to (s, a) for Q⁰. All turns of one (s, a) share one credit.
-
-    Args:
-      reward: [B, T] environment rewards, unshaped; only for A_grpo.
-      valid: [B, T] true on real turns, one run of them.
-      group: [B] int, the task instance of each trajectory.
-      anchor: [B, T] int below B T, see `g2po`.
-      action: [B, T] int, equal for equal actions at one anchor; −1 on padding.
-      success: [B] the episode was won; running out of turns is failure.
-      penalty: [B, T] 0 or more, off that turn's own score in A_grpo.
-      beta: β, per turn.
-      weight_group: w_G.
-      weight_step: w_S.
-      sigma_min: floor of σ, where all actions are nearly as good.
-      depth: K backups; None: the closure.
-      over: what A_grpo's μ and σ are taken over, see `grpo`.
-      epsilon: of A_grpo.
-
-    Returns:
-      [B, T] advantages, zero on padding.
-
-    Raises:
-      ValueError: shapes differ, there is no turn, or `over` is unknown.
-
-    Source: arXiv 2609.35082, equations 5 to 14.
-    """
-    turns = _Turns("crbc", reward, valid, group, anchor, success, penalty)
-    episode = turns.episode(over, True, epsilon)
-    chosen, opens = pair_ids(turns.node, jnp.asarray(action), turns.valid)
-    ones = jnp.ones_like(turns.reward)
-    choices = look_up(group_sum(ones, turns.node, opens), turns.node)
-
-    def mean(x: Array, ids: Array) -> Array:
-        visits = jnp.maximum(group_sum(ones, ids, turns.valid), 1)
-        return look_up(group_sum(x, ids, turns.valid) / visits, ids)
-
-    def backup(value: Array) -> Array:
-        """[B, T] β times the value of where each turn led."""
-        after = jnp.roll(value, -1, axis=1)
-        return beta * jnp.where(turns.last, turns.won, after)
-
-    own = beta**turns.to_end * turns.won
-    value, before = mean(own, turns.node), own
-    if depth is None:
-        value = _fixed_point(lambda v: mean(backup(v), turns.node), value)
-        before = backup(value)
-    for _ in range(depth or 0):
-        before = backup(value)
-        value = mean(before, turns.node)
-    gain = mean(before, chosen) - value
-    sigma = jnp.sqrt(mean(gain**2, turns.node))
-    step = jnp.where(choices >= 2, gain / jnp.maximum(sigma, sigma_min), 0)
-    total = weight_group * episode + weight_step * step
-    return jnp.where(turns.valid, total, 0).astype(turns.dtype)
-
-
-def _distances(turns: "_Turns") -> tuple[Array, Array]:
+def _distances(turns: GraphTurns) -> tuple[Array, Array]:
     """Fewest turns to success from each turn's node and from where it led.
 
     Returns:
@@ -262,65 +164,6 @@ def _distances(turns: "_Turns") -> tuple[Array, Array]:
     largest = jax.ops.segment_max(known, task, turns.valid.size + 1)
     beyond = largest[task].reshape(now.shape) + 1
     return jnp.minimum(now, beyond), jnp.minimum(after(now), beyond)
-
-
-def _fixed_point(backup, start: Array) -> Array:
-    """Applies a contraction until nothing moves any more."""
-
-    def moves(state: tuple[Array, Array, Array]) -> Array:
-        count, _, change = state
-        return (change > 3e-8) & (count < MOST_BACKUPS)
-
-    def once(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        count, value, _ = state
-        after = backup(value)
-        return count + 1, after, jnp.max(jnp.abs(after - value))
-
-    first = jnp.zeros((), jnp.int32), start, jnp.full((), jnp.inf, start.dtype)
-    return lax.while_loop(moves, once, first)[1]
-
-
-class _Turns:
-    """The arrays of a batch, checked, and what every graph method reads off them."""
-
-    def __init__(self, function, reward, valid, group, anchor, success, penalty):
-        group, reward, valid, anchor, penalty = whole_batch(
-            function, group, reward=reward, valid=valid, anchor=anchor, penalty=penalty
-        )
-        success = jnp.asarray(success)
-        if success.shape != group.shape:
-            raise ValueError(
-                f"{function} needs `success` of shape [B] = [{group.shape[0]}], "
-                f"but its shape is {success.shape}."
-            )
-        self.dtype = jnp.result_type(reward, 0.0)
-        kind = at_least_float32(reward)
-        self.valid = valid.astype(bool)
-        self.reward = jnp.where(self.valid, reward, 0).astype(kind)
-        self.penalty = jnp.zeros_like(self.reward)
-        if penalty is not None:
-            self.penalty = jnp.where(self.valid, penalty, 0).astype(kind)
-        self.task = of_turns(group, self.valid)  # [B, T] int, −1 on padding
-        self.node = jnp.where(self.valid, anchor, -1)  # [B, T] int, −1 on padding
-        _, self.last = jax.vmap(run_ends)(self.valid)  # [B, T] bool
-        self.won = success[:, None].astype(kind)  # [B, 1]
-        # K_b − t, 1 at the last turn.
-        later = jnp.flip(jnp.cumsum(jnp.flip(self.valid, 1), axis=1), 1)
-        self.to_end = later.astype(kind)  # [B, T]
-
-    def episode(self, over: str, std: bool, epsilon: float) -> Array:
-        """[B, T] the score among siblings."""
-        score = turn_scores(self.reward, self.valid, self.penalty)
-        counted = counted_turns(self.valid, over)
-        return relative(score, self.task, counted, std=std, epsilon=epsilon)
-
-
-@dataclasses.dataclass(frozen=True)
-class OnGraph(Penalties):
-    """What the methods of this page share."""
-
-    over: Literal["turns", "trajectories"] = "turns"
-    """What the task's statistics are taken over, see GRPO."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,41 +194,12 @@ class GraphGpo(OnGraph):
     """Divide by the deviations; without, only means are subtracted."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Crbc(OnGraph):
-    """How CRBC assigns credit."""
-
-    beta: Share = 0.98
-    """Discount per turn of the probability of success."""
-    weight_group: NotNegative = 1.0
-    """Weight of the episode's advantage."""
-    weight_step: NotNegative = 5.0
-    """Weight of the step's advantage."""
-    sigma_min: Positive = 0.1
-    """Least deviation that a step's gain is divided by."""
-    depth: Whole | None = None
-    """Backups; none: until nothing changes any more, the closure."""
-
-
-def estimator(settings: G2po | GraphGpo | Crbc) -> Estimator:
+def estimator(settings: G2po | GraphGpo) -> Estimator:
     """The method that the settings are of; it reads no critic."""
 
     def advantage(batch: Batch, penalty: Array) -> Array:
         arrays = batch.reward, batch.valid, batch.group, batch.anchor
         match settings:
-            case Crbc():
-                return crbc(
-                    *arrays,
-                    batch.action,
-                    batch.won,
-                    penalty=penalty,
-                    beta=settings.beta,
-                    weight_group=settings.weight_group,
-                    weight_step=settings.weight_step,
-                    sigma_min=settings.sigma_min,
-                    depth=settings.depth,
-                    over=settings.over,
-                )
             case GraphGpo():
                 return graphgpo(
                     *arrays,
