@@ -219,12 +219,12 @@ def _credit(early: Early, words: Sequence[str]) -> Callable[[], Loaded]:
 
 def _warmstart(world: str) -> Callable[[], Loaded]:
     def load() -> Loaded:
-        from hiper_jax.experiments.warmstart import warmstart
+        from hiper_jax.experiments.warmstart import settings, warmstart
 
         def run(asked: Any) -> None:
             warmstart.warmstart(asked)
 
-        return Loaded(warmstart.WarmStart, run, warmstart.start(world))
+        return Loaded(settings.WarmStart, run, settings.start(world))
 
     return load
 

@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import pickle
-import random
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 
 from hiper_jax.act.envs.env import Env
 from hiper_jax.act.envs.pool import Pool
-from hiper_jax.act.envs.worlds.alfworld import data, expert
+from hiper_jax.act.envs.worlds.alfworld import data
 from hiper_jax.act.envs.worlds.alfworld import write as make
 from hiper_jax.act.envs.worlds.alfworld.world import AlfWorld
 
@@ -377,80 +376,6 @@ def test_an_episode_goes_on_from_its_state_here_and_elsewhere(root):
     assert pickle.loads(pickle.dumps(state)) == state
 
 
-def test_listing_is_sorted_and_its_hash_follows_the_content(root, tmp_path):
-    manifest = data.list_games(root, "valid_seen")
-    assert list(manifest.games) == sorted(manifest.games)
-    copy = tmp_path / "copy"
-    shutil.copytree(root, copy)
-    same = data.list_games(str(copy / data.VERSION), "valid_seen")
-    assert same.hash == manifest.hash
-    content = _read(same.games[0])
-    content["solvable"] = False
-    with open(same.games[0], "w") as file:
-        json.dump(content, file)
-    fewer = data.list_games(str(copy), "valid_seen")
-    assert len(fewer.games) == 5 and fewer.hash != manifest.hash
-    drawn = data.list_games(root, "valid_seen", protocol="paper", episodes=20, seed=1)
-    assert len(drawn.games) == 20 and set(drawn.games) <= set(manifest.games)
-    assert drawn == data.list_games(
-        root, "valid_seen", protocol="paper", episodes=20, seed=1
-    )
-
-
-def test_missing_data_is_explained(root, tmp_path, monkeypatch):
-    monkeypatch.delenv("ALFWORLD_DATA", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="set ALFWORLD_DATA"):
-        data.list_games(None, "train")
-    monkeypatch.setenv("ALFWORLD_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="ALFWORLD_DATA points to.*download"):
-        data.list_games(None, "train")
-    monkeypatch.setenv("ALFWORLD_DATA", root)
-    assert data.list_games(None, "train") == data.list_games(root, "train")
-    os.makedirs(tmp_path / data.VERSION / "train")
-    with pytest.raises(FileNotFoundError, match="no split valid_seen"):
-        data.list_games(str(tmp_path), "valid_seen")
-    with pytest.raises(FileNotFoundError, match="holds no playable game"):
-        data.list_games(str(tmp_path), "train")
-    with pytest.raises(ValueError, match="Unknown split"):
-        data.list_games(root, "test")
-    with pytest.raises(ValueError, match="Unknown protocol"):
-        data.list_games(root, "train", protocol="best")
-
-
-def test_a_broken_game_is_named(root, tmp_path, env):
-    copy = str(tmp_path / "copy")
-    shutil.copytree(root, copy)
-    game = _games(copy, "train")[0]
-    content = _read(game)
-
-    def write(text):
-        with open(game, "w") as file:
-            file.write(text)
-
-    write(json.dumps(content)[:1000])
-    with pytest.raises(ValueError, match="damaged.*make it again"):
-        data.list_games(copy, "train")
-    with pytest.raises(ValueError, match="not readable as JSON"):
-        env.reset(game)
-    write(json.dumps({"solvable": True}))
-    with pytest.raises(ValueError, match="has no pddl_domain, grammar, pddl_problem"):
-        env.reset(game)
-    write(json.dumps(content | {"pddl_problem": content["pddl_problem"][:500]}))
-    with pytest.raises(ValueError, match="cannot be read"):
-        env.reset(game)
-    write(json.dumps(content | {"grammar": "grammar :: nonsense"}))
-    with pytest.raises(ValueError, match="grammar"):
-        env.reset(game)
-    write(json.dumps(content))
-    os.remove(os.path.join(os.path.dirname(game), "traj_data.json"))
-    with pytest.raises(FileNotFoundError, match="traj_data.json"):
-        env.reset(game)
-    with pytest.raises(FileNotFoundError, match="There is no game file"):
-        env.reset(os.path.join(copy, "none.tw-pddl"))
-    assert env.reset(_games(root, "train")[0])[1]["won"] is False
-
-
 def test_a_killed_worker_goes_on_with_its_games(root):
     games = _games(root, "valid_seen")[:2]
     plans = [_read(game)["walkthrough"] for game in games]
@@ -464,65 +389,3 @@ def test_a_killed_worker_goes_on_with_its_games(root):
             ends = [turn == len(plans[slot]) - 1 for slot in live]
             assert [step[2] for step in steps] == ends
         assert pool.restarts == 1
-
-
-@pytest.mark.parametrize("noise", [0.0, 0.3])
-def test_the_planner_wins_every_game_whatever_chance_does(root, env, noise):
-    for split in data.SPLITS:
-        for number, game in enumerate(_games(root, split)):
-            rng = random.Random(number)
-            demo = expert.demonstrate(env, game, noise=noise, rng=rng)
-            assert demo.won, demo.info["task"]
-            assert demo.steps[0].switch
-            for step in demo.steps:
-                assert step.expert_action in step.admissible_actions
-                assert noise or step.action == step.expert_action
-            for before, after in zip(demo.steps, demo.steps[1:], strict=False):
-                assert after.switch == (after.subgoal != before.subgoal)
-
-
-def test_the_plan_follows_from_what_a_player_with_its_subgoal_sees(root, env):
-    known = {}
-    for game in _games(root, "train") + _games(root, "valid_unseen"):
-        demo = expert.demonstrate(env, game, rng=random.Random(0))
-        last, history = "", []
-        for step in demo.steps:
-            view = (
-                demo.info["task"],
-                last,
-                tuple(history[-2:]),
-                step.observation,
-                step.admissible_actions,
-            )
-            plan = (step.subgoal, step.expert_action)
-            assert known.setdefault(view, plan) == plan
-            history.append((step.observation, step.action))
-            last = step.subgoal
-        assert sum(step.switch for step in demo.steps) < len(demo.steps)
-
-
-def test_the_planner_searches_in_the_order_of_the_actions(root, env):
-    for game in _games(root, "train"):
-        demo = expert.demonstrate(env, game, rng=random.Random(0))
-        places = [a[6:] for a in demo.steps[0].admissible_actions if a[:6] == "go to "]
-        target = expert.read_goal(demo.info["task_type"], demo.info["task"]).target
-        searched = [
-            step.subgoal.split(": ")[1].split(" (")[0]
-            for step in demo.steps
-            if step.switch and step.subgoal.startswith(f"find {target}: ")
-        ]
-        assert searched == places[: len(searched)]
-
-
-@pytest.mark.parametrize(
-    "sentence, goal",
-    [
-        ("put a hot apple in countertop.", ("apple", "countertop", "")),
-        ("heat some apple and put it in countertop.", ("apple", "countertop", "")),
-    ],
-)
-def test_goals_are_read_from_the_sentence(sentence, goal):
-    read = expert.read_goal("pick_heat_then_place_in_recep", sentence)
-    assert read[1:] == goal
-    with pytest.raises(ValueError, match="cannot read the task"):
-        expert.read_goal("pick_cool_then_place_in_recep", sentence)

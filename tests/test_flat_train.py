@@ -18,7 +18,8 @@ from hiper_jax.experiments import games, progress, recipes
 from hiper_jax.experiments.report.episode_page import episode_page, pick
 from hiper_jax.experiments.train import default_folder, train
 from hiper_jax.experiments.warmstart import demonstrations
-from hiper_jax.experiments.warmstart.warmstart import WarmStart, warmstart
+from hiper_jax.experiments.warmstart.settings import WarmStart
+from hiper_jax.experiments.warmstart.warmstart import warmstart
 from hiper_jax.networks.agent import load_agent
 
 FLAT = configs.Reading(format="flat")

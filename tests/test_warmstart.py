@@ -18,7 +18,8 @@ from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments.warmstart import demonstrations
 from hiper_jax.experiments.warmstart.demonstrations import Row
 from hiper_jax.experiments.warmstart.imitate import imitate
-from hiper_jax.experiments.warmstart.warmstart import WarmStart, warmstart
+from hiper_jax.experiments.warmstart.settings import WarmStart
+from hiper_jax.experiments.warmstart.warmstart import warmstart
 from hiper_jax.networks.agent import load_agent
 
 WORLD = AlfWorldSettings(

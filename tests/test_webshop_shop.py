@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hiper_jax.act.envs.worlds import webshop
-from hiper_jax.act.envs.worlds.webshop import files, goals, porter, scanner, search
+from hiper_jax.act.envs.worlds.webshop import files, goals, scanner, search
 from hiper_jax.act.envs.worlds.webshop import shelf as store
 from hiper_jax.act.envs.worlds.webshop.make import make_shop
 from hiper_jax.act.envs.worlds.webshop.splits import leak, list_goals
@@ -132,21 +132,6 @@ def test_search_against_the_walks_rankings():
     assert same_fields["hits"] == 1.0
     assert same_fields["top10"] > 0.85 and same_fields["pairs"] > 0.87
     assert all_fields["hits"] > 0.8 and all_fields["top10"] > 0.75
-
-
-@pytest.mark.parametrize(
-    "text, terms",
-    [
-        ("The Running Shoes", ["run", "shoe"]),
-        ("women's 7.5-inch t-shirts", ["women", "7.5", "inch", "t", "shirt"]),
-        ("don't 1,000 u.s.a. a_b", ["don't", "1,000", "u.s.a", "a_b"]),
-        ("into the not if", []),
-        ("\u8336\u53f6 tea", ["\u8336", "\u53f6", "tea"]),
-        ("caf\u00e9 & <b>", ["caf\u00e9", "b"]),
-    ],
-)
-def test_terms_are_lucenes(text, terms):
-    assert scanner.terms(text) == terms
 
 
 def test_mapped_catalogue_equals_the_one_in_memory(folder, shop, monkeypatch):
@@ -384,37 +369,3 @@ def test_injected_search_is_held_to_the_shop():
     shop = webshop.load(GOLDEN, search=lambda words: ["B000000000", *asins])
     assert shop.search("anything") == tuple(asins[:50])
     assert re.fullmatch(r"[0-9a-f]{64}", shop.hash)
-
-
-@pytest.mark.parametrize(
-    "words, stem",
-    [
-        ("caresses", "caress"),
-        ("ponies", "poni"),
-        ("cats", "cat"),
-        ("us", "us"),
-        ("agreed", "agre"),
-        ("feed", "feed"),
-        ("plastered", "plaster"),
-        ("sing", "sing"),
-        ("conflated", "conflat"),
-        ("sized", "size"),
-        ("hopping", "hop"),
-        ("falling", "fall"),
-        ("grokking", "grok"),
-        ("filing", "file"),
-        ("happy", "happi"),
-        ("sky", "sky"),
-        ("relational rational", "relat ration"),
-        ("conditional digitizer", "condit digit"),
-        ("possibly apology", "possibl apolog"),
-        ("vietnamization hopefulness", "vietnam hope"),
-        ("electrical formative", "electr form"),
-        ("adoption station criterion", "adopt station criterion"),
-        ("replacement adjustment dependent", "replac adjust depend"),
-        ("probate rate cease controlling", "probat rate ceas control"),
-        ("oscillators", "oscil"),
-    ],
-)
-def test_stems_by_hand(words, stem):
-    assert " ".join(map(porter.stem, words.split())) == stem

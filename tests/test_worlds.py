@@ -27,6 +27,7 @@ from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games, play
 from hiper_jax.experiments.recipes import RECIPES
 from hiper_jax.experiments.warmstart import warmstart
+from hiper_jax.experiments.warmstart.settings import start
 
 ROOT = pathlib.Path(__file__).parent.parent
 NAMES = re.compile(rf"\b({'|'.join(WORLDS)}|shops?)\b|\b({'|'.join(WORLDS)})_", re.I)
@@ -259,7 +260,7 @@ def test_a_module_of_the_current_folder_is_found_and_workers_are_told(here):
     assert games.panels(settings, 5, 3) == {"valid_unseen": 5}
     assert world.expert is None
     with pytest.raises(ValueError, match="give its World an expert"):
-        warmstart.start("mine:WORLD")
+        start("mine:WORLD")
 
 
 @pytest.mark.parametrize("here", [False, True])
@@ -325,7 +326,7 @@ def test_a_third_world_is_trained_in(tmp_path):
 
 
 def test_a_third_world_has_a_warm_start(tmp_path):
-    config = warmstart.start("sokoban")
+    config = start("sokoban")
     assert config.world.environment == "sokoban"
     world = dataclasses.replace(
         config.world, levels=8, unseen=2, workers=1, cache=str(tmp_path / "games")
