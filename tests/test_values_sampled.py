@@ -15,7 +15,6 @@ from test_shared import shared_agent
 from test_together import stacked
 from test_update import SETTINGS, batch_of
 
-from hiper_jax import workdir
 from hiper_jax.act.episode import from_json, to_json
 from hiper_jax.act.rollout import Sampled
 from hiper_jax.act.together import packed, unpacked
@@ -192,8 +191,7 @@ def test_values_are_read_so_where_sampler_and_trainer_are_one_network(tmp_path):
         assert setup.sampled_heads(other) == ()
 
 
-def test_a_run_with_a_shared_trunk_resumes_bit_for_bit(tmp_path, monkeypatch):
-    """And is, but for rounding, the run whose values a pass reads."""
+def test_a_run_with_a_shared_trunk_resumes_bit_for_bit(tmp_path):
     base = tiny_runs.of_any_estimator(tmp_path)
     base = dataclasses.replace(base, critic="shared", trunk_gradient=0.5)
 
@@ -209,12 +207,3 @@ def test_a_run_with_a_shared_trunk_resumes_bit_for_bit(tmp_path, monkeypatch):
     for name in names:
         assert (whole / name).read_bytes() == (cut / name).read_bytes()
     tiny_runs.check_run(whole)
-    monkeypatch.setattr(setup, "sampled_heads", lambda config: ())
-    pass_ = go("pass", num_updates=1, critic_first=0)
-    one, other = (
-        workdir.read_lines(run / "metrics.jsonl")[0] for run in (whole, pass_)
-    )
-    assert "loss/value_high" in one
-    for name, value in one.items():
-        if name.startswith(("value/", "loss/value")):
-            np.testing.assert_allclose(value, other[name], rtol=1e-3, atol=1e-6)
