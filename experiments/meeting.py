@@ -190,7 +190,8 @@ def turn_by_turn(run: Run, sample: Sampler) -> Iterator[Sampler]:
         )
         answers = sample(every, places, turns)
         end = before + len(prompts)
-        return Sampled(answers.tokens[before:end], answers.log_prob[before:end])
+        values = answers.values and answers.values[before:end]
+        return Sampled(answers.tokens[before:end], answers.log_prob[before:end], values)
 
     def answer(prompts, index, turn) -> Sampled:
         found = ask(prompts, index, turn)

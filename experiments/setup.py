@@ -1,5 +1,6 @@
 """The settings of a run -> the functions it is made of."""
 
+import functools
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -16,7 +17,7 @@ from hiper_jax.act.rollout import Reader, make_reader
 from hiper_jax.act.stack import Batch, stack
 from hiper_jax.experiments.config import Reading, Train, estimator_of
 from hiper_jax.experiments.redraw import Drawn
-from hiper_jax.networks import placement
+from hiper_jax.networks import assemble, placement
 from hiper_jax.networks.agent import Agent, load_agent
 from hiper_jax.networks.passes import make_model
 from hiper_jax.networks.sampler import make_sampler
@@ -31,6 +32,7 @@ class Functions(NamedTuple):
 
     update: Callable  # (state, batch) -> state, metrics, turns; jitted
     make_policy: Callable  # (params, key, temperature) -> a rollout's sampler
+    policy: Callable[[TrainState], Any]  # what `make_policy` is given
     make_embed: Callable  # (params) -> what strategies are told apart by
     init_state: Callable[..., TrainState]  # (actor, critic, key) -> placed state
     init: Callable[..., TrainState]  # the same as a pure function, for its shapes
@@ -61,9 +63,24 @@ def build(
 
     serving = config.mesh.serving if hosts > 1 else "host"
     played = here if serving == "host" else shapes
-    make_policy = sampler_of(agent, config.reading, played, serving)
+    heads = sampled_heads(config)
+    make_policy = sampler_of(agent, config.reading, played, serving, heads)
+    policy = functools.partial(assemble.policy, agent, valued=bool(heads))
     make_embed = make_embedder(agent, rows=shapes.slots[-1], length=shapes.lengths[-1])
-    return Functions(update, make_policy, make_embed, init_state, init, shapes, here)
+    return Functions(
+        update, make_policy, policy, make_embed, init_state, init, shapes, here
+    )
+
+
+def sampled_heads(config: Train) -> tuple[str, ...]:
+    """The value heads that are read while sampling: the estimator's, or none.
+
+    A shared trunk's states are at hand then. The sampler's and the trainer's differ by
+    rounding, which is 1e-6 of them in float32; under 16 bits it is not, and values are
+    read by a pass of their own. Episodes from disk have none.
+    """
+    here = config.critic == "shared" and not config.offline
+    return estimator_of(config).heads if here and config.dtype == "float32" else ()
 
 
 def run_shapes(config: Train, hosts: int = 1, *, platform: str | None = None) -> Shapes:
@@ -225,6 +242,7 @@ def sampler_of(
     reading: Reading,
     shapes: Shapes,
     serving: Literal["host", "all"] = "host",
+    heads: tuple[str, ...] = (),
 ):
     """`make_sampler` with the shapes of a run."""
     return make_sampler(
@@ -233,6 +251,7 @@ def sampler_of(
         slot_buckets=shapes.slots,
         prompt_buckets=shapes.prompts,
         serving=serving,
+        heads=heads,
     )
 
 

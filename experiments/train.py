@@ -289,7 +289,7 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
     begin, end = run.hosts.share(len(chosen))
     chosen = chosen[begin:end]
     key = jax.random.fold_in(run.root_key, step)
-    weights = assemble.policy(run.agent, state)
+    weights = run.functions.policy(state)
     dropped: list[Dropped] = []
     tasks: dict[str, str] = {}
     told: dict[str, float] = {}
@@ -353,7 +353,7 @@ def examine(run: Run, state: TrainState, pool: Environments, tag: str, guard) ->
             played = panel.play(
                 pool,
                 run.functions.make_policy,
-                assemble.policy(run.agent, state),
+                run.functions.policy(state),
                 chosen[begin:end],
                 run.reader,
                 temperature=config.eval_temperature,

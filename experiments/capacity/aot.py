@@ -11,11 +11,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from hiper_jax.act.codec import Codec
 from hiper_jax.act.stack import Batch
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments.setup import build, run_shapes
+from hiper_jax.experiments.setup import build, run_shapes, sampled_heads
 from hiper_jax.lm import LMConfig, sharding
 from hiper_jax.networks import placement
 from hiper_jax.networks.agent import Agent
-from hiper_jax.networks.sampler import server
+from hiper_jax.networks.sampler import served, server
 from hiper_jax.networks.shapes import Shapes
 
 
@@ -62,12 +62,14 @@ def lower_generation(agent: Agent, config: configs.Train) -> Any:
     """Lowers sampling for all slots at the longest prompt."""
     shapes = run_shapes(config, platform=agent.mesh.devices.flat[0].platform)
     functions = build(config, agent, shapes)
+    heads = sampled_heads(config)
+    tree = served(agent, heads)
     params = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"), agent.served
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, "float32"), tree
     )
-    serve = server(agent)
-    served = jax.eval_shape(serve, params)
-    served = sharding.placed(served, placement.serving_places(agent))
+    weights = jax.eval_shape(server(agent, heads), params)
+    places = sharding.serving_shardings(tree, agent.mesh)
+    weights = sharding.placed(weights, places)
     rows, width = config.slots, functions.shapes.prompts[-1]
     everywhere = _everywhere(agent)
     others = (
@@ -77,7 +79,7 @@ def lower_generation(agent: Agent, config: configs.Train) -> Any:
         jax.ShapeDtypeStruct((), jnp.float32),
         jax.ShapeDtypeStruct((rows,), jnp.int32),
     )
-    return functions.make_policy.lower(served, *sharding.placed(others, everywhere))
+    return functions.make_policy.lower(weights, *sharding.placed(others, everywhere))
 
 
 def abstract_batch(shapes: Shapes, config: configs.Train) -> Batch:
@@ -119,6 +121,9 @@ def abstract_batch(shapes: Shapes, config: configs.Train) -> Batch:
             ),
         },
     }
+    if heads := sampled_heads(config):
+        sizes |= {(N, R, len(heads)): {"sampled_value": "float32"}}
+        sizes[N,] |= {"is_valued": "bool"}
     if configs.estimator_of(config).reads_teacher:
         longest = config.reading.max_teacher_prompt + R
         sizes |= {(N, longest): {"teacher_tokens": "int32"}}

@@ -14,10 +14,11 @@ from jax.sharding import SingleDeviceSharding
 
 from hiper_jax.experiments.capacity.aot import abstract_batch
 from hiper_jax.experiments.config import Train
-from hiper_jax.experiments.setup import Functions
+from hiper_jax.experiments.setup import Functions, sampled_heads
 from hiper_jax.lm import sharding
-from hiper_jax.networks import assemble, placement
+from hiper_jax.networks import placement
 from hiper_jax.networks.agent import Agent
+from hiper_jax.networks.sampler import served
 
 
 def precompile(
@@ -54,13 +55,14 @@ def lowered(config: Train, agent: Agent, functions: Functions) -> dict[str, Any]
       `jax.stages.Lowered` by name.
     """
     state = placement.abstract_state(agent, functions.init)
-    policy = jax.eval_shape(lambda state: assemble.policy(agent, state), state)
+    policy = jax.eval_shape(functions.policy, state)
     if agent.mesh is None:
         here = SingleDeviceSharding(jax.devices()[0])
         state, policy = sharding.placed(state, here), sharding.placed(policy, here)
     else:
         state = sharding.placed(state, placement.state_places(agent, state))
-        policy = sharding.placed(policy, sharding.shardings(agent.served, agent.mesh))
+        given = served(agent, sampled_heads(config))
+        policy = sharding.placed(policy, sharding.shardings(given, agent.mesh))
     batch = abstract_batch(functions.shapes, config)
     return {
         "update": functions.update.lower(state, batch),

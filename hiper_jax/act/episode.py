@@ -30,6 +30,9 @@ class Turn:
     reward: float  # environment reward for this turn, unshaped
     prompt_truncated: bool = False  # the prompt had to be cut to fit
     task: str = ""  # the task sentence, where it is not the episode's any more
+    # [R, H] float32, values before each token, of the weights that sampled them. Of no
+    # use to others, so they are not written to disk.
+    values: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +138,7 @@ def _tokens(record: dict[str, Any]) -> dict[str, np.ndarray]:
 def _record(value: Turn | Strategy) -> dict[str, Any]:
     fields = dataclasses.fields(value)
     record = {f.name: _plain(getattr(value, f.name)) for f in fields}
+    record.pop("values", None)
     if not record.get("task", True):
         del record["task"]
     return record

@@ -26,11 +26,13 @@ class Sampling(NamedTuple):
     tokens: Array  # [R, S] int32
     log_prob: Array  # [R, S] float32, nats
     last: Array  # [S] int32, the tokens drawn last
+    # [R, S, H] float32, values before each token; None where the model says none.
+    values: Array | None = None
 
 
 def record(
     state: Sampling,
-    logits: Array,
+    read: Any,
     *,
     keys: Array,
     temperature: Array,
@@ -38,16 +40,24 @@ def record(
     pad_id: int,
     known: np.ndarray | None = None,
 ) -> Sampling:
-    """Draws from logits [S, V] and notes what was drawn; arguments as `sample`."""
-    step, done, count, tokens, log_prob, _ = state
+    """Draws from what the model read and notes what was drawn; arguments as `sample`.
+
+    Args:
+      state: where it stands.
+      read: logits [S, V], or these and values [S, H].
+    """
+    step, done, count, tokens, log_prob, _, values = state
+    logits, said = read if isinstance(read, tuple) else (read, None)
     token, score = draw(logits, step, keys, temperature, known)
     token = jnp.where(done, pad_id, token)
     score = jnp.where(done, 0.0, score)
     tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, step, 0)
     log_prob = jax.lax.dynamic_update_index_in_dim(log_prob, score, step, 0)
+    if values is not None:
+        values = jax.lax.dynamic_update_index_in_dim(values, said, step, 0)
     count = count + ~done
     done = done | (token[:, None] == stops[None]).any(axis=1)
-    return Sampling(step + 1, done, count, tokens, log_prob, token)
+    return Sampling(step + 1, done, count, tokens, log_prob, token, values)
 
 
 def sample(
@@ -58,13 +68,13 @@ def sample(
     temperature: Array,
     row_ids: Array,
     *,
-    prefill: Callable[..., tuple[Array, Any]],
-    decode_step: Callable[..., tuple[Array, Any]],
+    prefill: Callable[..., tuple[Any, Any]],
+    decode_step: Callable[..., tuple[Any, Any]],
     max_new: int,
     stops: np.ndarray,
     pad_id: int,
     known: np.ndarray | None = None,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, ...]:
     """Samples a response per row.
 
     Args:
@@ -82,7 +92,8 @@ def sample(
     Returns:
       [S, R] int32 tokens, the end token included, then `pad_id`; [S, R] float32
       log-probability of each, see `draw`, 0 after the end; [S] int32 tokens per
-      response.
+      response; and, from a model that says values, [S, R, H] float32 of them, each read
+      before its token.
     """
     rows = prompts.shape[0]
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, row_ids)
@@ -94,7 +105,7 @@ def sample(
         pad_id=pad_id,
         known=known,
     )
-    logits, cache = prefill(params, prompts, lengths, max_new)
+    read, cache = prefill(params, prompts, lengths, max_new)
     begun = Sampling(
         step=jnp.int32(0),
         done=lengths == 0,
@@ -102,13 +113,17 @@ def sample(
         tokens=jnp.full((max_new, rows), pad_id, jnp.int32),
         log_prob=jnp.zeros((max_new, rows), jnp.float32),
         last=jnp.zeros((rows,), jnp.int32),
+        values=jnp.zeros((max_new, *read[1].shape), jnp.float32)
+        if isinstance(read, tuple)
+        else None,
     )
     state, _ = jax.lax.while_loop(
         functools.partial(_goes_on, max_new),
         functools.partial(_advance, params, decode_step, note),
-        (note(begun, logits), cache),
+        (note(begun, read), cache),
     )
-    return state.tokens.T, state.log_prob.T, state.count
+    said = () if state.values is None else (state.values.swapaxes(0, 1),)
+    return state.tokens.T, state.log_prob.T, state.count, *said
 
 
 def _goes_on(max_new: int, carry: tuple[Sampling, Any]) -> Array:
@@ -118,16 +133,14 @@ def _goes_on(max_new: int, carry: tuple[Sampling, Any]) -> Array:
 
 def _advance(params, decode_step, note, carry: tuple[Sampling, Any]):
     state, cache = carry
-    logits, cache = decode_step(params, state.last, cache)
-    return note(state, logits), cache
+    read, cache = decode_step(params, state.last, cache)
+    return note(state, read), cache
 
 
 class Generate:
     """`sample`, compiled: one program per shape (S, P); see `make_generate`."""
 
-    def __init__(
-        self, function: Callable[..., tuple[Array, Array, Array]], **options: Any
-    ):
+    def __init__(self, function: Callable[..., tuple[Array, ...]], **options: Any):
         self._sample = CountedJit(function, **options)
 
     def __call__(
@@ -138,7 +151,7 @@ class Generate:
         key: Array,
         temperature: float = 1.0,
         row_ids: Any = None,
-    ) -> tuple[Array, Array, Array]:
+    ) -> tuple[Array, ...]:
         """See `sample`; rows are named by their place where they have no names."""
         if row_ids is None:
             row_ids = np.arange(len(lengths), dtype=np.int32)
@@ -155,8 +168,8 @@ class Generate:
 
 
 def make_generate(
-    prefill: Callable[..., tuple[Array, Any]],
-    decode_step: Callable[..., tuple[Array, Any]],
+    prefill: Callable[..., tuple[Any, Any]],
+    decode_step: Callable[..., tuple[Any, Any]],
     *,
     max_new: int,
     eos_id: int | Sequence[int],
@@ -168,7 +181,9 @@ def make_generate(
 
     Args:
       prefill: (params, tokens [S, P], lengths [S], room) -> (logits [S, V], cache).
-      decode_step: (params, token [S], cache) -> (logits [S, V], cache).
+      decode_step: (params, token [S], cache) -> (logits [S, V], cache). Both may give
+        a pair (logits, values [S, H] of the states these were read from) in place of
+        logits.
       max_new: R, tokens per response at most, the end token included.
       eos_id: the token, or tokens, that end a response.
       pad_id: what fills a response after its end.
@@ -201,7 +216,7 @@ def respond(
     *,
     rows: Sequence[int],
     tokens: Sequence[int],
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> list[tuple[np.ndarray, ...]]:
     """Samples one response per ragged prompt, in groups of like length.
 
     Prompts are sorted by length and cut into groups of `rows[-1]`, so that a long
@@ -219,7 +234,7 @@ def respond(
 
     Returns:
       for each prompt, [R_i] int32 tokens with the end token, and [R_i] float32
-      log-probabilities, nats.
+      log-probabilities, nats; and, where there are values, [R_i, H] float32 of them.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     running = []
@@ -235,8 +250,8 @@ def respond(
         )
     responses: list[Any] = [None] * len(prompts)
     for group, result in running:
-        new, log_prob, count = jax.device_get(result)
+        new, log_prob, count, *values = jax.device_get(result)
         for row, i in enumerate(group):
-            size = count[row]
-            responses[i] = (new[row, :size], log_prob[row, :size])
+            said = (new, log_prob, *values)
+            responses[i] = tuple(array[row, : count[row]] for array in said)
     return responses

@@ -42,6 +42,7 @@ class Sampled(NamedTuple):
 
     tokens: list[np.ndarray]  # each [R] int32, end of message included
     log_prob: list[np.ndarray]  # each [R] float32
+    values: list[np.ndarray] | None = None  # each [R, H] float32, before each token
 
 
 # (prompts, episode index of each [S], turn of each [S]) -> responses
@@ -183,10 +184,11 @@ def rollout(
         clock["generation"] += time.perf_counter() - began
 
         began = time.perf_counter()
-        for slot, tokens, log_prob in zip(
-            slots, sampled.tokens, sampled.log_prob, strict=True
+        said = sampled.values or [None] * len(slots)
+        for slot, tokens, log_prob, values in zip(
+            slots, sampled.tokens, sampled.log_prob, said, strict=True
         ):
-            live[slot].respond(reader, tokens, log_prob)
+            live[slot].respond(reader, tokens, log_prob, values)
         clock["text"] += time.perf_counter() - began
 
         began = time.perf_counter()
@@ -272,7 +274,13 @@ class _Record:
         )
         return np.asarray(self.fitted.ids, np.int32)
 
-    def respond(self, reader: Reader, tokens: np.ndarray, log_prob: np.ndarray):
+    def respond(
+        self,
+        reader: Reader,
+        tokens: np.ndarray,
+        log_prob: np.ndarray,
+        values: np.ndarray | None,
+    ):
         text = reader.codec.decode(tokens)
         reply = read(
             text,
@@ -305,6 +313,7 @@ class _Record:
                 reward=0.0,
                 prompt_truncated=self.fitted.shortened,
                 task=self.task if self.task != self.first["task"] else "",
+                values=values,
             )
         )
 

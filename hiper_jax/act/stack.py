@@ -62,6 +62,9 @@ class Batch(struct.PyTreeNode):
     teacher_start: Any = None  # [N] int32, where the response begins there
     teacher_length: Any = None  # [N] int32, both together; 0 off real turns
     teacher_log_prob: Any = None  # [N, R] float32, nats, with privileged prompts
+    # What the sampler thought before each token, where its trunk has the value heads.
+    sampled_value: Any = None  # [N, R, H] float32, heads in the estimator's order
+    is_valued: Any = None  # [N] bool, rows that have these; the rest want a pass
     entropy: Any = None  # [N, R] float32, nats, of the policy before each token
     reference_log_prob: Any = None  # [N, R] float32, nats, of the frozen reference
 
@@ -190,7 +193,20 @@ def _rows(turns, ends, N: int, L: int, R: int, pad_id: int) -> dict[str, Any]:
         "is_turn": np.arange(N) < len(turns),
         "num_rows": np.int32(len(turns) + len(ends)),
         "num_turns": np.int32(len(turns)),
+        **_values([getattr(turn, "values", None) for turn in turns], N, R),
     }
+
+
+def _values(said: Sequence[np.ndarray | None], N: int, R: int) -> dict[str, Any]:
+    """Values that were read while sampling, if any were, and which rows have them."""
+    heads = {values.shape[1] for values in said if values is not None}
+    if not heads:
+        return {}
+    values, valued = np.zeros((N, R, *heads), np.float32), np.zeros(N, bool)
+    for n, read in enumerate(said):
+        if read is not None:
+            values[n, : len(read)], valued[n] = read, True
+    return {"sampled_value": values, "is_valued": valued}
 
 
 def _spans(

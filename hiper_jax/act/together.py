@@ -29,6 +29,8 @@ ROWS = (
     "subgoal_mask",
     "switch_mask",
     "value_low_at",
+    "sampled_value",
+    "is_valued",
     "is_turn",
     "teacher_tokens",
     "teacher_start",

@@ -7,7 +7,14 @@ and prompt tokens of a generation, K layers, H query heads, G key/value heads.
 from hiper_jax.lm.config import LMConfig, RopeScaling, num_params, tiny
 from hiper_jax.lm.layers import unstack_layers
 from hiper_jax.lm.qwen import abstract, forward, init, logits
-from hiper_jax.lm.qwen_cache import Cache, decode_step, prefill
+from hiper_jax.lm.qwen_cache import (
+    Cache,
+    decode_step,
+    next_logits,
+    prefill,
+    read_prompts,
+    read_token,
+)
 from hiper_jax.lm.score import (
     log_prob_and_entropy,
     response_hidden,
@@ -24,8 +31,11 @@ __all__ = [
     "init",
     "log_prob_and_entropy",
     "logits",
+    "next_logits",
     "num_params",
     "prefill",
+    "read_prompts",
+    "read_token",
     "response_hidden",
     "response_positions",
     "tiny",

@@ -43,8 +43,35 @@ class Cache(NamedTuple):
     count: Array  # [] int32, response tokens read so far
 
 
-@jax.named_scope("prefill")
 def prefill(
+    params: Params,
+    config: LMConfig,
+    tokens: Array,
+    lengths: Array,
+    room: int,
+    *,
+    constrain: qwen.Constrain | None = None,
+    attention: Callable[..., Array] = causal_attention,
+) -> tuple[Array, Cache]:
+    """Reads whole prompts; arguments as `read_prompts`.
+
+    Returns:
+      [S, V] float32 logits of the first response token, and the cache.
+    """
+    hidden, cache = read_prompts(
+        params,
+        config,
+        tokens,
+        lengths,
+        room,
+        constrain=constrain,
+        attention=attention,
+    )
+    return next_logits(params, config, hidden, constrain=constrain), cache
+
+
+@jax.named_scope("prefill")
+def read_prompts(
     params: Params,
     config: LMConfig,
     tokens: Array,
@@ -69,7 +96,7 @@ def prefill(
       attention: see `qwen.forward`.
 
     Returns:
-      [S, V] float32 logits of the first response token, and the cache.
+      [S, D] the states before the first response token, and the cache.
     """
     chex.assert_rank([tokens, lengths], [2, 1])
     chex.assert_type([tokens, lengths], int)
@@ -93,8 +120,7 @@ def prefill(
     hidden = qwen.rms_norm(x, params["norm"], config.rms_eps)[:, 0]
     k, v = (_append(a, b) for a, b in zip(kept, last_kept, strict=True))
     empty = jax.tree.map(functools.partial(_blank, room=room, place=place), k)
-    cache = Cache(k, v, empty, empty, lengths, jnp.int32(0))
-    return _scores(params, config, hidden, constrain), cache
+    return hidden, Cache(k, v, empty, empty, lengths, jnp.int32(0))
 
 
 def _read_layer(x: Array, w: Params, *, config, rotation, place, attention):
@@ -121,8 +147,25 @@ def _blank(a: Array, *, room: int, place: qwen.Constrain) -> Array:
     return place(zeros, (None,) * (a.ndim - 4) + KEPT)
 
 
-@jax.named_scope("decode")
 def decode_step(
+    params: Params,
+    config: LMConfig,
+    token: Array,
+    cache: Cache,
+    *,
+    constrain: qwen.Constrain | None = None,
+) -> tuple[Array, Cache]:
+    """Reads one more token per row; arguments as `read_token`.
+
+    Returns:
+      [S, V] float32 logits of the next token, and the grown cache.
+    """
+    hidden, cache = read_token(params, config, token, cache, constrain=constrain)
+    return next_logits(params, config, hidden, constrain=constrain), cache
+
+
+@jax.named_scope("decode")
+def read_token(
     params: Params,
     config: LMConfig,
     token: Array,
@@ -140,7 +183,7 @@ def decode_step(
       constrain: places an activation, see `qwen.forward`.
 
     Returns:
-      [S, V] float32 logits of the next token, and the grown cache.
+      [S, D] the states before the next token, and the grown cache.
     """
     chex.assert_rank(token, 1)
     chex.assert_type(token, int)
@@ -159,8 +202,7 @@ def decode_step(
     x = place(qwen.embed(params, config, token[:, None], constrain), ACTIVATION)
     x, (k, v) = over_layers(step, x, params["layers"], *cache[:4])
     hidden = qwen.rms_norm(x, params["norm"], config.rms_eps)[:, 0]
-    cache = cache._replace(k=k, v=v, count=cache.count + 1)
-    return _scores(params, config, hidden, constrain), cache
+    return hidden, cache._replace(k=k, v=v, count=cache.count + 1)
 
 
 def _decode_layer(
@@ -200,8 +242,12 @@ def _look_in_cache(q: Array, *new: Array, kept, past, response, count, place):
     return attend_cache(q, (kept, (k, v, response))), (k, v)
 
 
-def _scores(
-    params: Params, config: LMConfig, hidden: Array, constrain: qwen.Constrain | None
+def next_logits(
+    params: Params,
+    config: LMConfig,
+    hidden: Array,
+    *,
+    constrain: qwen.Constrain | None = None,
 ) -> Array:
     """Logits [S, V] of states [S, D]; on a mesh every device gets whole rows."""
     if constrain is None:

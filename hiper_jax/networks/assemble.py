@@ -31,11 +31,18 @@ def assemble(agent: Agent) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
     return apply
 
 
-def policy(agent: Agent, state: Any) -> Any:
-    """The weights to sample with, given a TrainState; adapters stay beside."""
-    if not agent.rank:
-        return state.actor
-    return lora.attach(state.reference, state.actor, agent.alpha)
+def policy(agent: Agent, state: Any, *, valued: bool = False) -> Any:
+    """The weights to sample with, given a TrainState; adapters stay beside.
+
+    Args:
+      agent: whose networks.
+      state: the TrainState.
+      valued: the value heads on the shared trunk come along, see `make_sampler`.
+    """
+    weights = state.actor
+    if agent.rank:
+        weights = lora.attach(state.reference, state.actor, agent.alpha)
+    return weights | state.critic if valued else weights
 
 
 def merged(agent: Agent, state: Any) -> tuple[Any, Any]:

@@ -104,11 +104,6 @@ def update_places(agent: Agent, init: Callable) -> Any:
     return state, everywhere, everywhere
 
 
-def serving_places(agent: Agent) -> Any:
-    """Shardings of the weights to sample with, on the agent's mesh."""
-    return sharding.serving_shardings(agent.served, agent.mesh)
-
-
 def fetched(tree: Any, keep: bool = True) -> Any:
     """Weights of which each host has a part, as numpy arrays; called on all hosts.
 

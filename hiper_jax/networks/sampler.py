@@ -12,8 +12,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from hiper_jax import lm
 from hiper_jax.act.generate import Generate, make_generate, respond
 from hiper_jax.act.rollout import Sampled
-from hiper_jax.lm import sharding
+from hiper_jax.lm import sharding, value_heads
 from hiper_jax.networks.agent import Agent
+from hiper_jax.networks.passes import select
 
 
 def make_sampler(
@@ -23,6 +24,7 @@ def make_sampler(
     slot_buckets: tuple[int, ...],
     prompt_buckets: tuple[int, ...],
     serving: Literal["host", "all"] = "host",
+    heads: tuple[str, ...] = (),
 ):
     """Compiles generation once; the result samples with given weights and key.
 
@@ -33,6 +35,8 @@ def make_sampler(
       prompt_buckets: allowed lengths of prompts.
       serving: on each host's own devices, or on the whole mesh: all hosts then call
         with the same rows, and get all answers.
+      heads: names of value heads on the actor's trunk that are read while sampling, in
+        the estimator's order; params then hold them, see `assemble.policy`.
 
     Returns:
       make_policy(params, key, temperature) -> a rollout's `Sampler`, whose rows draw
@@ -44,14 +48,14 @@ def make_sampler(
     if serving == "all" and agent.mesh is not None:
         everywhere = NamedSharding(agent.mesh, PartitionSpec())
     generate = make_generate(
-        *generation(local),
+        *generation(local, heads),
         max_new=max_response,
         eos_id=agent.codec.end_ids,
         pad_id=agent.codec.pad_id,
         known=agent.known,
         places=everywhere,
     )
-    serve = server(agent)
+    serve = server(agent, heads)
     slot_buckets = divisible(slot_buckets, local.mesh)
 
     def make_policy(params, key, temperature):
@@ -71,14 +75,20 @@ def make_sampler(
                 rows=slot_buckets,
                 tokens=prompt_buckets,
             )
-            return Sampled([ids for ids, _ in answers], [lp for _, lp in answers])
+            return Sampled(*map(list, zip(*answers, strict=True)))
 
         return sample
 
     make_policy.programs = generate.programs
     make_policy.lower = generate.lower
     make_policy.lower_all = functools.partial(
-        lower_all, local, serve, generate, slots=slot_buckets, prompts=prompt_buckets
+        lower_all,
+        local,
+        serve,
+        generate,
+        slots=slot_buckets,
+        prompts=prompt_buckets,
+        heads=heads,
     )
     return make_policy
 
@@ -128,6 +138,7 @@ def lower_all(
     *,
     slots: tuple[int, ...],
     prompts: tuple[int, ...],
+    heads: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Every program that sampling may call, of shapes alone.
 
@@ -137,6 +148,7 @@ def lower_all(
       generate: see `make_generate`.
       params: shapes of the weights, with their places.
       slots, prompts: the buckets.
+      heads: see `make_sampler`.
 
     Returns:
       `jax.stages.Lowered` by name.
@@ -145,7 +157,7 @@ def lower_all(
     weights = jax.eval_shape(serve, params)
     places: Any = jax.tree.leaves(params)[0].sharding
     if agent.mesh is not None:
-        places = sharding.serving_shardings(agent.served, agent.mesh)
+        places = sharding.serving_shardings(served(agent, heads), agent.mesh)
     weights = sharding.placed(weights, places)
     key = jax.eval_shape(functools.partial(jax.random.key, 0))
     for S, P in itertools.product(slots, prompts):
@@ -162,27 +174,42 @@ def divisible(slots: tuple[int, ...], mesh) -> tuple[int, ...]:
     return tuple(sorted({-(-s // ways) * ways for s in slots}))
 
 
-def generation(agent: Agent) -> tuple[Callable, Callable]:
-    """`prefill` and `decode_step` of the actor, placed."""
+def generation(agent: Agent, heads: tuple[str, ...] = ()) -> tuple[Callable, Callable]:
+    """`prefill` and `decode_step` of the actor, placed; with value heads, if any."""
     config, placed = agent.config, agent.on_mesh()
     placing = {k: v for k, v in placed.items() if k == "constrain"}
 
+    def read(params, hidden):
+        logits = lm.next_logits(params, config, hidden, **placing)
+        if not heads:
+            return logits
+        return logits, select(value_heads.head_values(params, hidden), heads)
+
     def prefill(params, tokens, lengths, room):
-        return lm.prefill(params, config, tokens, lengths, room, **placed)
+        hidden, cache = lm.read_prompts(params, config, tokens, lengths, room, **placed)
+        return read(params, hidden), cache
 
     def decode_step(params, token, cache):
-        return lm.decode_step(params, config, token, cache, **placing)
+        hidden, cache = lm.read_token(params, config, token, cache, **placing)
+        return read(params, hidden), cache
 
     return prefill, decode_step
 
 
-def server(agent: Agent) -> Callable:
+def served(agent: Agent, heads: tuple[str, ...] = ()) -> Any:
+    """Abstract tree of what a sampler with these value heads is given."""
+    if not heads:
+        return agent.served
+    return agent.served | value_heads.abstract(agent.config, trunk=False)
+
+
+def server(agent: Agent, heads: tuple[str, ...] = ()) -> Callable:
     """Training weights -> weights to sample with, of the type that is computed in."""
     dtype = None if agent.config.dtype == "float32" else agent.config.dtype
     if agent.mesh is None and dtype is None:
         return lm.unstack_layers
     places = None
     if agent.mesh is not None:
-        places = sharding.serving_shardings(agent.served, agent.mesh)
+        places = sharding.serving_shardings(served(agent, heads), agent.mesh)
     serve = functools.partial(lm.unstack_layers, dtype=dtype)
     return jax.jit(serve, out_shardings=places)

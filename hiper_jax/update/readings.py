@@ -10,6 +10,50 @@ from jax import Array
 from hiper_jax.act.stack import Batch
 from hiper_jax.networks.model import Model
 from hiper_jax.update.chunks import Rows, lengths_up_to, map_rows
+from hiper_jax.update.objective import expect, pick
+
+
+def values_of_rows(
+    model: Model,
+    critic: Any,
+    batch: Batch,
+    rows: Rows,
+    read_at: Array | None,
+    heads: int,
+) -> Array:
+    """What the critic thinks of every row, of which the sampler may have said most.
+
+    Args:
+      model: the networks.
+      critic: its weights, assembled.
+      batch: N rows of at most R response tokens.
+      rows: the same, as they are fed.
+      read_at: [N, H] int32 response positions; None: all.
+      heads: H.
+
+    Returns:
+      [N, H], or [N, R, H] at all positions.
+    """
+    N, R = batch.response.shape
+    blank = jnp.zeros((N, R, heads) if read_at is None else (N, heads))
+
+    def read(tokens, chosen):
+        assert model.values is not None  # `make_update` has looked
+        values = model.values(critic, tokens, batch.start[chosen], R)
+        expect("values", (rows.chunk, R, heads), values)
+        return pick(values, None if read_at is None else read_at[chosen])
+
+    with jax.named_scope("values"):
+        if batch.sampled_value is None:
+            return map_rows(read, rows, blank)
+        expect("the sampler", (N, R, heads), batch.sampled_value)
+        length = jnp.where(batch.is_valued, 0, rows.length)
+        left = rows._replace(length=length, num_rows=jnp.sum(length > 0))
+        found = map_rows(read, left, blank)
+        known = pick(batch.sampled_value, read_at)
+        # Valued rows have filled up the last chunk, cut to the length of others.
+        valued = batch.is_valued.reshape(N, *[1] * (known.ndim - 1))
+        return jnp.where(valued, known, found)
 
 
 def values_of_turns(

@@ -31,9 +31,8 @@ from hiper_jax.update.objective import (
     Targets,
     expect,
     gradient,
-    pick,
 )
-from hiper_jax.update.readings import taught, values_of_turns
+from hiper_jax.update.readings import taught, values_of_rows, values_of_turns
 from hiper_jax.update.state import Optimizers, TrainState, initial_state
 
 MAX_GAP = "sampler/log_prob_diff_max"
@@ -148,15 +147,7 @@ def measure(
     values = jnp.zeros((N, H) if read_at is not None else (N, R, H))
     if H:
         _, critic = model.assemble(state.reference, state.actor, state.critic)
-
-        def values_of(tokens, chosen):
-            assert model.values is not None  # `make_update` has looked
-            read = model.values(critic, tokens, batch.start[chosen], R)
-            expect("values", (C, R, H), read)
-            return pick(read, None if read_at is None else read_at[chosen])
-
-        with jax.named_scope("values"):
-            values = map_rows(values_of, rows, values)
+        values = values_of_rows(model, critic, batch, rows, read_at, H)
     reference = None
     if settings.kl_coef or estimator.reads_reference:
 
