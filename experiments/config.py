@@ -199,6 +199,10 @@ class Train:
     return make room for others; published 10."""
     slots: Count = 64
     """Environments played at once."""
+    waves: Whole = 0
+    """Groups of slots that take turns: while the devices answer one, the host reads and
+    steps the other. 1 or 2; 0: 1 on CPUs, which have nothing else to compute with, and
+    where all hosts sample together, else 2. Episodes are the same."""
     temperature: Positive = 1.0
     """Of sampling in training."""
     actor_lr: Positive = 3e-4
@@ -287,6 +291,18 @@ class Train:
                 "episodes",
                 f"must be a multiple of the {self.siblings} samples of a task, got "
                 f"{self.episodes}: change it, or set {self._sized_by}",
+            )
+        if self.waves > 2 or self.waves > self.slots:
+            raise SettingError(
+                type(self),
+                "waves",
+                f"must be 0, 1 or 2, and no more than the slots, got {self.waves}",
+            )
+        if self.waves > 1 and self.mesh.serving == "all":
+            raise SettingError(
+                type(self),
+                "waves",
+                "must be 0 or 1 with mesh.serving all: hosts then sample turn by turn",
             )
         if self.redraw and self.offline:
             raise SettingError(type(self), "redraw", "needs rollouts: not with offline")

@@ -62,9 +62,10 @@ def evaluate_checkpoint(
     worlds.games_folder(world)
     listed = worlds.manifest(world, split)
     games = worlds.evenly_spaced(listed.ids, episodes or len(listed.ids))
-    shapes = setup.run_shapes(
-        dataclasses.replace(config, world=world, episodes=config.siblings, slots=slots)
-    )
+    sizes = {"episodes": config.siblings, "slots": slots}
+    sizes["waves"] = min(config.waves, slots)
+    config = dataclasses.replace(config, world=world, **sizes)
+    shapes = setup.run_shapes(config)
     make_policy = setup.sampler_of(agent, config.reading, shapes)
     reader = setup.reader_of(agent, config.reading, world.environment)
     with worlds.open_pool(world, slots) as pool:
@@ -81,6 +82,7 @@ def evaluate_checkpoint(
             seed=seed,
             max_turns=world.turns,
             manifest_hash=listed.hash,
+            waves=setup.waves_of(config),
             strategic=config.writes_strategies,
             on_turn=progress.bar(f"evaluating {split}"),
             on_drop=progress.print_dropped,

@@ -58,4 +58,5 @@ def follow(
         judged = strategy_judge.judge(episodes, policy(0.0), reader)
         episodes, metrics = judged.episodes, metrics | judged.metrics
         spent["generation"] += judged.seconds
+        spent["device"] += judged.seconds
     return episodes, spent, metrics

@@ -16,6 +16,7 @@ import numpy as np
 
 from hiper_jax import workdir
 from hiper_jax.act.episode import Episode
+from hiper_jax.act.rollout import SPENT
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import setup
 from hiper_jax.experiments.redraw import Drawn
@@ -105,7 +106,7 @@ def draw(offline: Offline, step: int, config: configs.Train) -> Drawn:
     }
     chosen = [offline.groups[orders[p // size][p % size]] for p in places]
     episodes = [episode for group in chosen for episode in group]
-    spent = {"environment": 0.0, "generation": 0.0, "text": 0.0}
+    spent = dict.fromkeys(SPENT, 0.0)
     return Drawn(episodes, episodes, spent, {})
 
 

@@ -26,6 +26,7 @@ def evaluate(
     max_turns: int,
     manifest_hash: str,
     max_dropped: float = 0.5,
+    waves: int = 1,
     strategic: bool = False,
     on_turn: Callable[[int, int], Any] | None = None,
     on_drop: Callable[[Dropped], Any] = lambda one: None,
@@ -41,7 +42,7 @@ def evaluate(
       seed: of sampling; the same for every evaluation of a run.
       max_turns: turns until an episode is cut.
       manifest_hash: names the panel.
-      max_dropped: see `rollout`.
+      max_dropped, waves: see `rollout`.
       strategic: an episode follows a strategy that is written for it, one for each.
       on_turn: progress, see `rollout`.
       on_drop: called with every game that was dropped.
@@ -59,6 +60,7 @@ def evaluate(
         seed=seed,
         max_turns=max_turns,
         max_dropped=max_dropped,
+        waves=waves,
         strategic=strategic,
         on_turn=on_turn,
         on_drop=on_drop,
@@ -85,6 +87,7 @@ def play(
     seed: int,
     max_turns: int,
     max_dropped: float = 0.5,
+    waves: int = 1,
     strategic: bool = False,
     on_turn: Callable[[int, int], Any] | None = None,
     on_drop: Callable[[Dropped], Any] = lambda one: None,
@@ -100,7 +103,7 @@ def play(
       games: what to play.
       reader: how prompts are written and responses read.
       temperature, seed, max_turns, max_dropped, strategic: see `evaluate`.
-      on_turn, on_drop: see `rollout`.
+      waves, on_turn, on_drop: see `rollout`.
       first: games of the panel before these, which others play.
       shared: of the sampler, while games are played; see `meeting.turn_by_turn`.
     """
@@ -121,6 +124,7 @@ def play(
             on_turn=on_turn,
             on_drop=lambda one: (dropped.append(one), on_drop(one)),
             max_dropped=max_dropped,
+            waves=waves,
             strategies=drawn and drawn.strategies,
         )
     played = [_played(episode) for episode in episodes]

@@ -109,6 +109,8 @@ class Clock:
             "seconds": seconds,
             **parts,
             "other": seconds - sum(parts.values()),
+            "text": spent["text"],  # of the other seconds
+            "device": spent["device"],  # of sampling, waited for or not
             # The first one compiles; only where it is alone does it stand for others.
             "left": float(np.median((self.taken[1:] or self.taken)[-5:])) * self.left,
             "tokens": tokens,

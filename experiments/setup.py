@@ -93,10 +93,17 @@ def run_shapes(config: Train, hosts: int = 1, *, platform: str | None = None) ->
         max_response=config.reading.max_response,
         episodes=config.episodes // hosts,
         max_turns=config.world.turns,
-        slots=max(config.slots // hosts, 1),
+        slots=-(-max(config.slots // hosts, 1) // waves_of(config, platform)),
         strategies=config.strategies,
         platform=platform,
     )
+
+
+def waves_of(config: Train, platform: str | None = None) -> int:
+    """How many groups of slots take turns, on devices here or of a platform."""
+    if config.waves or config.mesh.serving == "all" or config.slots == 1:
+        return config.waves or 1
+    return 1 if (platform or jax.default_backend()) == "cpu" else 2
 
 
 def load_for(directory, config: Train, mesh: Any = None) -> tuple[Agent, Any, Any]:

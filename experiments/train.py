@@ -301,6 +301,7 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
         policy = functools.partial(run.functions.make_policy, weights, noise)
         options = {
             "max_turns": config.world.turns,
+            "waves": setup.waves_of(config),
             "on_turn": run.bar(f"iteration {step + 1}: rollout{again}"),
             "on_drop": lambda one: (gone.append(one), progress.print_dropped(one)),
             "max_dropped": config.max_dropped,
@@ -360,6 +361,7 @@ def examine(run: Run, state: TrainState, pool: Environments, tag: str, guard) ->
                 seed=config.seed,
                 max_turns=config.world.turns,
                 max_dropped=config.max_dropped,
+                waves=setup.waves_of(config),
                 strategic=config.writes_strategies,
                 on_turn=run.bar(f"evaluating {what}"),
                 on_drop=progress.print_dropped,

@@ -73,7 +73,7 @@ def test_only_live_episodes_are_generated_for():
     assert env.stepped == [3, 2, 1]
     assert [len(e.turns) for e in episodes] == [1, 3, 2]
     assert all(e.won and e.terminated and not e.truncated for e in episodes)
-    assert set(clock) == {"environment", "generation", "text"}
+    assert set(clock) == {"environment", "generation", "text", "device"}
 
 
 def test_fewer_slots_play_the_same_episodes():

@@ -59,7 +59,7 @@ class AsText:
 
     def encode(self, text: str) -> list[int]:
         """The ids of text with places; what else spells a control token is one."""
-        if not _PLACES.search(text):
+        if not has_places(text):
             return self.tokenizer.encode(text, add_special_tokens=False)
         text = self.pattern.sub(lambda m: _name(self.ids[m[0]]), text)
         text = _PLACES.sub(lambda m: self.control[int(m[1])], text)
@@ -77,6 +77,11 @@ class AsText:
                 entry |= {"content": _name(entry["id"]), "normalized": False}
         _rename(state["model"], {text: _name(i) for text, i in self.ids.items()})
         return Tokenizer.from_str(json.dumps(state))
+
+
+def has_places(text: str) -> bool:
+    """Whether control tokens that the text spells were hidden in it."""
+    return _PLACE in text and bool(_PLACES.search(text))
 
 
 @functools.lru_cache(maxsize=4)

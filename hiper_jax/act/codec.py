@@ -7,10 +7,14 @@ decoded, for people and for the environment. What was sampled is what is trained
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
-from hiper_jax.act.as_text import AsText, as_text
+import numpy as np
+
+from hiper_jax.act.as_text import AsText, as_text, has_places
 from hiper_jax.act.auto_tokenizer import read_json, read_tokenizer
+from hiper_jax.act.borders import Lines
 from hiper_jax.act.chat_template import ChatTemplate
 
 
@@ -61,11 +65,32 @@ class Codec:
 
         Control tokens that the text spells stay text.
         """
+        front, text = self._written(text)
+        return [*front, *self._as_text.encode(text)]
+
+    def encode_prompts(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode_prompt` of many, in one call that lets other threads go on.
+
+        Returns:
+          for each text, [P] int32.
+        """
+        written = [self._written(text) for text in texts]
+        plain = [text for _, text in written if not has_places(text)]
+        found = iter(self._lines.encode(plain))
+        prompts = []
+        for front, text in written:
+            ids = self._as_text.encode(text) if has_places(text) else next(found)
+            parts = np.asarray(front, np.int32), np.asarray(ids, np.int32)
+            prompts.append(np.concatenate(parts))
+        return prompts
+
+    def _written(self, text: str) -> tuple[list[int], str]:
+        """Ids put before a prompt, and its text with places, see `AsText`."""
         # The template's text is tokenised once more only here, never a response's.
         text = self._as_text.hide(text)
         if self.template is None:
-            return [*self._front, *self._as_text.encode(text)]
-        return self._as_text.encode(self.template.render(text, reply=True))
+            return self._front, text
+        return [], self.template.render(text, reply=True)
 
     def encode_response(self, text: str) -> list[int]:
         """A demonstration's ids, end of message included."""
@@ -74,7 +99,8 @@ class Codec:
 
     def decode(self, ids) -> str:
         """The text of a response, without its end-of-message token."""
-        ids = [int(i) for i in ids if int(i) not in self.unread]
+        unread = self.unread
+        ids = [i for i in map(int, ids) if i not in unread]
         return self.tokenizer.decode(
             ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
@@ -82,6 +108,10 @@ class Codec:
     @property
     def _as_text(self) -> AsText:
         return as_text(self.tokenizer, self.end_ids)
+
+    @functools.cached_property
+    def _lines(self) -> Lines:
+        return Lines(self.tokenizer)
 
     @functools.cached_property
     def _front(self) -> list[int]:

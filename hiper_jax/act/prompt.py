@@ -1,7 +1,8 @@
 """Task, history, observation, subgoal, admissible actions -> a prompt that fits."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 from hiper_jax.act.envs.templates import History, Template
 from hiper_jax.act.envs.world import DEFAULT, World, load_world
@@ -13,7 +14,7 @@ class Fitted:
     """A prompt that fits its budget."""
 
     text: str
-    ids: list[int]
+    ids: Any  # [P] int32, or a list of as many
     shortened: bool  # something was left out
 
 
@@ -85,13 +86,64 @@ def fit_prompt(
     is gone; then the list of actions loses its tail; last, the tokens themselves
     are cut in front, so that the end of the prompt always stands.
     """
+    fitting = fit(
+        max_tokens,
+        task,
+        history,
+        observation,
+        subgoal,
+        admissible,
+        template=template,
+        history_length=history_length,
+    )
+    return fit_all([fitting], lambda texts: [encode(text) for text in texts])[0]
+
+
+# Yields texts, is sent the ids of each, returns the prompt; see `fit_all`.
+Fitting = Generator[str, Any, Fitted]
+
+
+def fit_all(
+    fittings: Sequence[Fitting], encode: Callable[[list[str]], Sequence[Any]]
+) -> list[Fitted]:
+    """Fits many prompts, all that have not fitted yet in one call of `encode`.
+
+    Args:
+      fittings: from `fit`.
+      encode: (texts) -> ids of each.
+    """
+    fitted: dict[int, Fitted] = {}
+    asked = {i: next(fitting) for i, fitting in enumerate(fittings)}
+    while asked:
+        answers = zip(asked, encode(list(asked.values())), strict=True)
+        asked = {}
+        for i, ids in answers:
+            try:
+                asked[i] = fittings[i].send(ids)
+            except StopIteration as end:
+                fitted[i] = end.value
+    return [fitted[i] for i in range(len(fittings))]
+
+
+def fit(
+    max_tokens: int,
+    task: str,
+    history: History,
+    observation: str,
+    subgoal: str,
+    admissible: Sequence[str],
+    *,
+    template: Template,
+    history_length: int = 2,
+) -> Fitting:
+    """`fit_prompt` by halves: whoever goes through it encodes."""
 
     def attempt(pairs, text, actions):
         prompt = template(task, history, text, subgoal, actions, history_length=pairs)
-        return prompt, encode(prompt)
+        return prompt, (yield prompt)
 
     pairs, text, actions = history_length, observation, list(admissible)
-    prompt, ids = attempt(pairs, text, actions)
+    prompt, ids = yield from attempt(pairs, text, actions)
     shortened = len(ids) > max_tokens
     while len(ids) > max_tokens:
         if pairs > 0:
@@ -103,5 +155,5 @@ def fit_prompt(
         else:
             ids = ids[-max_tokens:]
             break
-        prompt, ids = attempt(pairs, text, actions)
+        prompt, ids = yield from attempt(pairs, text, actions)
     return Fitted(prompt, ids, shortened)

@@ -3,24 +3,26 @@
 Every turn, the slots that are still playing (and only those) are read, answered by
 the model in one batch of bucketed shape, and stepped. Slots that finish take the
 next game, if there is one, so that no slot idles.
+
+With two waves half of the slots are read and stepped while the model answers the other
+half. Episodes are the same: what is drawn depends on episode and turn alone.
 """
 
-import dataclasses
+import concurrent.futures
+import contextlib
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from hiper_jax.act.codec import Codec
 from hiper_jax.act.envs.answers import Fault
-from hiper_jax.act.envs.env import accepts
-from hiper_jax.act.envs.templates import Template
-from hiper_jax.act.envs.wordings import Wording
-from hiper_jax.act.envs.world import Published, World
-from hiper_jax.act.episode import Episode, Strategy, Turn
-from hiper_jax.act.format import read
-from hiper_jax.act.prompt import fit_prompt, template_of
+from hiper_jax.act.envs.world import World
+from hiper_jax.act.episode import Episode, Strategy
+from hiper_jax.act.prompt import Fitted, template_of
+from hiper_jax.act.record import Reader, Record, fitted
 
 
 class Environments(Protocol):
@@ -45,6 +47,8 @@ class Sampled(NamedTuple):
     values: list[np.ndarray] | None = None  # each [R, H] float32, before each token
 
 
+# What a rollout's seconds were spent on, see `rollout`.
+SPENT: tuple[str, ...] = ("environment", "generation", "text", "device")
 # (prompts, episode index of each [S], turn of each [S]) -> responses
 Sampler = Callable[[list[np.ndarray], np.ndarray, np.ndarray], Sampled]
 
@@ -60,21 +64,6 @@ class Dropped(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.game}, turn {self.turn}: {self.fault}"
-
-
-class Reader(NamedTuple):
-    """How text is written for the model and read from it."""
-
-    codec: Codec
-    template: Template  # writes the prompt
-    max_prompt: int  # tokens
-    history_length: int  # observation/action pairs shown
-    tail: int  # characters of an unreadable response that are sent as the action
-    published: Published  # what mode "paper" leaves behind where a block is missing
-    mode: str  # "corrected" or "paper"
-    keep_copies: bool = False  # on KEEP the old subgoal stays, whatever was written
-    format: str = "plan"  # or "flat": reasoning and an action, no subgoal, no switch
-    strategies: Wording | None = None  # how strategies are spoken of, if they can be
 
 
 def make_reader(
@@ -119,6 +108,7 @@ def rollout(
     on_drop: Callable[[Dropped], Any] | None = None,
     max_dropped: float = 0.5,
     strategies: Sequence[Strategy] | None = None,
+    waves: int = 1,
 ) -> tuple[list[Episode], dict[str, float]]:
     """Plays every game of the list once.
 
@@ -132,81 +122,167 @@ def rollout(
       games: one name per episode to play; names may repeat.
       reader: how prompts are written and responses read.
       max_turns: a record that reaches it is truncated.
-      on_turn: called with (episodes finished, episodes in all) after every turn.
+      on_turn: called with (episodes finished, episodes in all) after every turn of a
+        wave.
       on_drop: called with every episode that is dropped.
       max_dropped: the share of the episodes that may be.
       strategies: what each of the games is played under; every prompt
         shows it. None: nothing does.
+      waves: groups of slots that the model answers in turn. With more than one `sample`
+        is called in a thread of its own, for one wave while the others are read.
 
     Returns:
-      Episodes in the order of `games`, without those dropped, and seconds spent:
-      "environment", "generation", "text".
+      Episodes in the order of `games`, without those dropped, and seconds: of the
+      rollout those spent on "environment" and "text" and those in which the model was
+      waited for, "generation"; and of `sample`, waited for or not, "device".
 
     Raises:
       ValueError: more than `max_dropped` of the episodes were dropped, or all.
     """
-    clock = {"environment": 0.0, "generation": 0.0, "text": 0.0}
-    waiting = list(range(len(games)))[::-1]
-    free = list(range(min(environments.size, len(games))))
-    choose_slots = getattr(environments, "choose_slots", _first_slots)
-    live: dict[int, _Record] = {}
-    done: dict[int, Episode] = {}
+    clock = dict.fromkeys(SPENT, 0.0)
     losses = _Losses(games, on_drop, max_dropped)
-    while len(done) + losses.number < len(games):
-        starts = [waiting.pop() for _ in range(min(len(free), len(waiting)))]
-        if starts:
+    play = _Play(environments, games, reader, strategies, max_turns, losses, clock)
+    size = min(environments.size, len(games))
+    groups = [_Wave(list(range(size))[i::waves]) for i in range(min(waves, size))]
+    with _asker(sample, clock, len(groups)) as ask:
+        while len(play.done) + losses.number < len(games):
+            for i, wave in enumerate(groups):
+                if wave.answer is not None:
+                    began = time.perf_counter()
+                    sampled, wave.answer = wave.answer(), None
+                    clock["generation"] += time.perf_counter() - began
+                    play.act(wave, sampled)
+                    if on_turn is not None:
+                        on_turn(len(play.done) + losses.number, len(games))
+                play.start(wave)
+                other = groups[i - 1]
+                if other.answer is not None and play.fit_one(wave, other):
+                    # It is asked for with the other wave, when that has been answered.
+                    other.take(wave)
+                wave.answer = ask(*play.prompts(wave)) if wave.live else None
+    return [play.done[index] for index in sorted(play.done)], clock
+
+
+class _Wave:
+    """Slots that are answered together."""
+
+    def __init__(self, slots: list[int]):
+        self.free = slots
+        self.live: dict[int, Record] = {}
+        self.asked: list[tuple[int, Fitted]] = []  # slots and their prompts
+        self.answer: Callable[[], Sampled] | None = None  # waits for what was asked
+
+    def take(self, other: "_Wave") -> None:
+        """Takes over all slots of another wave, which waits for no answer."""
+        self.live |= other.live
+        self.free += other.free
+        other.live, other.free = {}, []
+
+
+@contextlib.contextmanager
+def _asker(sample: Sampler, clock: dict[str, float], waves: int) -> Iterator[Callable]:
+    """Yields (prompts, indices, turns) -> a function that waits for the answer."""
+
+    def timed(*asked) -> Sampled:
+        began = time.perf_counter()
+        sampled = sample(*asked)
+        clock["device"] += time.perf_counter() - began
+        return sampled
+
+    if waves < 2:
+        yield lambda *asked: functools.partial(timed, *asked)
+        return
+    # One thread: what is asked first is answered first. A program with a loop may hold
+    # the thread that starts it until the device is through.
+    with concurrent.futures.ThreadPoolExecutor(1, "sampler") as thread:
+        try:
+            yield lambda *asked: thread.submit(timed, *asked).result
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+
+class _Play:
+    """The games of a rollout: those to come, and those that are over."""
+
+    def __init__(
+        self, environments, games, reader, strategies, max_turns, losses, clock
+    ):
+        self.environments: Environments = environments
+        self.games: Sequence[str] = games
+        self.reader: Reader = reader
+        self.strategies: Sequence[Strategy] | None = strategies
+        self.max_turns: int = max_turns
+        self.losses: _Losses = losses
+        self.clock: dict[str, float] = clock
+        self.waiting = list(range(len(games)))[::-1]
+        self.done: dict[int, Episode] = {}
+        self._choose = getattr(environments, "choose_slots", _first_slots)
+
+    def fit_one(self, *waves: _Wave) -> bool:
+        """Whether no game waits, and few are left: a batch of all is no larger."""
+        live = sum(len(wave.live) for wave in waves)
+        return not self.waiting and live <= self.environments.size // 8
+
+    def start(self, wave: _Wave) -> None:
+        """Begins games in free slots, until none is free or no game waits."""
+        while wave.free and self.waiting:
+            number = min(len(wave.free), len(self.waiting))
+            starts = [self.waiting.pop() for _ in range(number)]
             began = time.perf_counter()
-            tasks = [games[index] for index in starts]
-            taken = choose_slots(free, tasks)
-            shown = environments.reset(taken, tasks)
-            clock["environment"] += time.perf_counter() - began
-            free = [slot for slot in free if slot not in taken]
+            tasks = [self.games[index] for index in starts]
+            taken = self._choose(wave.free, tasks)
+            shown = self.environments.reset(taken, tasks)
+            self.clock["environment"] += time.perf_counter() - began
+            wave.free = [slot for slot in wave.free if slot not in taken]
             for slot, index, answer in zip(taken, starts, shown, strict=True):
                 if isinstance(answer, Fault):
-                    losses.drop(Dropped(index, games[index], "", 0, answer))
-                    free.append(slot)
+                    self.losses.drop(Dropped(index, self.games[index], "", 0, answer))
+                    wave.free.append(slot)
                 else:
-                    plan = None if strategies is None else strategies[index]
-                    live[slot] = _Record(index, *answer, strategy=plan)
-        if not live:
-            continue
-        slots = sorted(live, key=lambda slot: live[slot].index)
-        began = time.perf_counter()
-        prompts = [live[slot].prompt(reader) for slot in slots]
-        clock["text"] += time.perf_counter() - began
+                    plan = None if self.strategies is None else self.strategies[index]
+                    wave.live[slot] = Record(index, *answer, strategy=plan)
 
+    def prompts(self, wave: _Wave) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """What a wave's live slots ask: see `Sampler`."""
         began = time.perf_counter()
-        sampled = sample(
-            prompts,
-            np.array([live[slot].index for slot in slots], np.int32),
-            np.array([len(live[slot].turns) for slot in slots], np.int32),
-        )
-        clock["generation"] += time.perf_counter() - began
+        slots = sorted(wave.live, key=lambda slot: wave.live[slot].index)
+        records = [wave.live[slot] for slot in slots]
+        prompts = fitted(records, self.reader)
+        wave.asked = list(zip(slots, prompts, strict=True))
+        ids = [np.asarray(prompt.ids, np.int32) for prompt in prompts]
+        indices = np.array([record.index for record in records], np.int32)
+        turns = np.array([len(record.turns) for record in records], np.int32)
+        self.clock["text"] += time.perf_counter() - began
+        return ids, indices, turns
 
+    def act(self, wave: _Wave, sampled: Sampled) -> None:
+        """Reads the answers to a wave and plays them."""
         began = time.perf_counter()
-        said = sampled.values or [None] * len(slots)
-        for slot, tokens, log_prob, values in zip(
-            slots, sampled.tokens, sampled.log_prob, said, strict=True
+        said = sampled.values or [None] * len(wave.asked)
+        for (slot, prompt), *answer in zip(
+            wave.asked, sampled.tokens, sampled.log_prob, said, strict=True
         ):
-            live[slot].respond(reader, tokens, log_prob, values)
-        clock["text"] += time.perf_counter() - began
-
-        began = time.perf_counter()
-        results = environments.step(slots, [live[slot].action for slot in slots])
-        clock["environment"] += time.perf_counter() - began
+            wave.live[slot].respond(self.reader, prompt, *answer)
+        slots = [slot for slot, _ in wave.asked]
+        actions = [wave.live[slot].action for slot in slots]
+        stepping = time.perf_counter()
+        results = self.environments.step(slots, actions)
+        stepped = time.perf_counter()
         for slot, result in zip(slots, results, strict=True):
-            record = live[slot]
+            record = wave.live[slot]
+            game = self.games[record.index]
             if isinstance(result, Fault):
-                losses.drop(record.dropped(games[record.index], result))
-                del live[slot]
-                free.append(slot)
-            elif record.advance(result, max_turns):
-                done[record.index] = record.episode(reader, games[record.index])
-                del live[slot]
-                free.append(slot)
-        if on_turn is not None:
-            on_turn(len(done) + losses.number, len(games))
-    return [done[index] for index in sorted(done)], clock
+                names = record.names(game)
+                turn = len(record.turns)
+                self.losses.drop(Dropped(record.index, *names, turn, result))
+            elif record.advance(result, self.max_turns):
+                self.done[record.index] = record.episode(self.reader, game)
+            else:
+                continue
+            del wave.live[slot]
+            wave.free.append(slot)
+        self.clock["environment"] += stepped - stepping
+        self.clock["text"] += time.perf_counter() - began - (stepped - stepping)
 
 
 def _first_slots(free: Sequence[int], tasks: Sequence[str]) -> Sequence[int]:
@@ -229,131 +305,3 @@ class _Losses:
                 f"in {self.number} of {self._every} episodes the environment gave an "
                 f"answer that cannot be used, last in {dropped}; mend the environment"
             )
-
-
-class _Record:
-    """One episode while it is being played."""
-
-    def __init__(
-        self,
-        index: int,
-        observation: str,
-        info: dict,
-        strategy: Strategy | None = None,
-    ):
-        self.index = index
-        self.strategy = strategy
-        self.info = info
-        self.first = info
-        self.observation = observation
-        self.history: list[tuple[str, str]] = []
-        self.turns: list[Turn] = []
-        self.subgoal = ""
-        self.action = ""
-        self.terminated = self.truncated = False
-
-    @property
-    def task(self) -> str:
-        """What is to be done now."""
-        return self.info.get("task", self.first["task"])
-
-    def prompt(self, reader: Reader) -> np.ndarray:
-        template = reader.template
-        if self.strategy is not None and reader.strategies is not None:
-            template = reader.strategies.under(template, self.strategy.text)
-        self.fitted = fit_prompt(
-            reader.codec.encode_prompt,
-            reader.max_prompt,
-            self.task,
-            self.history,
-            self.observation,
-            self.subgoal,
-            self.info["admissible_actions"],
-            template=template,
-            history_length=reader.history_length,
-        )
-        return np.asarray(self.fitted.ids, np.int32)
-
-    def respond(
-        self,
-        reader: Reader,
-        tokens: np.ndarray,
-        log_prob: np.ndarray,
-        values: np.ndarray | None,
-    ):
-        text = reader.codec.decode(tokens)
-        reply = read(
-            text,
-            tail=reader.tail,
-            published=reader.published,
-            mode=reader.mode,
-            format=reader.format,
-        )
-        said_switch = reply.switch == "SWITCH" or (
-            reader.mode == "paper" and reply.switch not in ("KEEP", "")
-        )
-        keeps = reader.keep_copies and not said_switch and self.subgoal
-        self.subgoal = self.subgoal if keeps else (reply.subgoal or self.subgoal)
-        # A game may show the action again, and a text with a NUL costs an episode.
-        self.action = reply.action.replace("\0", "\ufffd")
-        self.turns.append(
-            Turn(
-                prompt=np.asarray(self.fitted.ids, np.int32),
-                response=np.asarray(tokens, np.int32),
-                log_prob=np.asarray(log_prob, np.float32),
-                text=text,
-                observation=self.observation,
-                admissible=tuple(self.info["admissible_actions"]),
-                action=self.action,
-                subgoal=self.subgoal,
-                switch=said_switch or not self.turns,
-                said_switch=said_switch,
-                format_valid=reply.valid,
-                action_valid=accepts(self.info["admissible_actions"], self.action),
-                reward=0.0,
-                prompt_truncated=self.fitted.shortened,
-                task=self.task if self.task != self.first["task"] else "",
-                values=values,
-            )
-        )
-
-    def advance(self, result, max_turns: int) -> bool:
-        """Takes the environment's answer; returns whether the episode is over."""
-        observation, reward, terminated, truncated, info = result
-        self.turns[-1] = dataclasses.replace(self.turns[-1], reward=float(reward))
-        self.history.append((self.observation, self.action))
-        before = self.task
-        self.observation, self.info = observation, info
-        if self.task != before:
-            self.subgoal = ""  # it served a task that is done
-        self.terminated = bool(terminated)
-        self.truncated = not self.terminated and (
-            bool(truncated) or len(self.turns) >= max_turns
-        )
-        return self.terminated or self.truncated
-
-    def names(self, game: str) -> tuple[str, str]:
-        """Game and kind of task, as the environment says or as it was asked for."""
-        kind = str(self.first.get("task_type", ""))
-        return str(self.first.get("game", game)), kind
-
-    def dropped(self, game: str, fault: Fault) -> Dropped:
-        return Dropped(self.index, *self.names(game), len(self.turns), fault)
-
-    def episode(self, reader: Reader, game: str) -> Episode:
-        # The state after the last action, for bootstrapping what was cut short.
-        after = self.prompt(reader) if self.truncated else np.zeros(0, np.int32)
-        won = bool(self.info.get("won", False))
-        name, kind = self.names(game)
-        return Episode(
-            game=name,
-            task=self.first["task"],
-            task_type=kind,
-            turns=tuple(self.turns),
-            terminated=self.terminated,
-            truncated=self.truncated,
-            won=won,
-            score=float(self.info.get("task_score", won)),
-            next_prompt=after,
-            strategy=self.strategy,
-        )

@@ -11,7 +11,7 @@ Source: arXiv 2605.06642.
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,8 @@ from hiper_jax.act.envs.answers import Fault
 from hiper_jax.act.envs.wordings import Wording
 from hiper_jax.act.episode import Strategy
 from hiper_jax.act.format import without_thoughts
-from hiper_jax.act.prompt import fit_prompt
-from hiper_jax.act.rollout import Environments, Reader, Sampler
+from hiper_jax.act.prompt import fit, fit_all
+from hiper_jax.act.rollout import SPENT, Environments, Reader, Sampler
 
 # What rows that write a strategy are named by in the place of a turn: an episode has
 # far fewer than 4096.
@@ -135,12 +135,12 @@ def draw(
             f"multiples of {kept * each}"
         )
     tasks = games[:: kept * each]
-    spent = {"environment": 0.0, "generation": 0.0, "text": 0.0}
+    spent = dict.fromkeys(SPENT, 0.0)
     began = time.perf_counter()
     views = first_views(environments, tasks)
     spent["environment"] = time.perf_counter() - began
     began = time.perf_counter()
-    asked = [_ask(view, reader) for view in views]
+    asked = _ask(views, reader)
     prompts = [prompt for prompt in asked for _ in range(candidates)]
     spent["text"] = time.perf_counter() - began
     began = time.perf_counter()
@@ -151,7 +151,7 @@ def draw(
         if embed is None:
             raise ValueError("to choose among candidates, give `embed`")
         vectors = embed(prompts, sampled.tokens)
-    spent["generation"] = time.perf_counter() - began
+    spent["generation"] = spent["device"] = time.perf_counter() - began
     found, distances = [], []
     for k in range(len(tasks)):
         begin = k * candidates
@@ -193,21 +193,24 @@ def first_views(environments: Environments, tasks: Sequence[str]) -> list:
     return views
 
 
-def _ask(view, reader: Reader) -> np.ndarray:
-    """[P] the prompt that asks for a strategy, as an episode's first prompt fits."""
-    observation, info = ("", {}) if isinstance(view, Fault) else view
-    fitted = fit_prompt(
-        reader.codec.encode_prompt,
-        reader.max_prompt,
-        info.get("task", ""),
-        [],
-        observation,
-        "",
-        info.get("admissible_actions", ()),
-        template=wording_of(reader).ask or reader.template,
-        history_length=0,
-    )
-    return np.asarray(fitted.ids, np.int32)
+def _ask(views: Sequence[Any], reader: Reader) -> list[np.ndarray]:
+    """[P] each: what asks for a strategy, as an episode's first prompt fits."""
+    seen = [("", {}) if isinstance(view, Fault) else view for view in views]
+    fittings = [
+        fit(
+            reader.max_prompt,
+            info.get("task", ""),
+            [],
+            observation,
+            "",
+            info.get("admissible_actions", ()),
+            template=wording_of(reader).ask or reader.template,
+            history_length=0,
+        )
+        for observation, info in seen
+    ]
+    prompts = fit_all(fittings, reader.codec.encode_prompts)
+    return [np.asarray(prompt.ids, np.int32) for prompt in prompts]
 
 
 def wording_of(reader: Reader) -> Wording:
