@@ -317,6 +317,10 @@ _BENCHES: Mapping[str, Leaf] = {
     "generate": Leaf(
         "sampling against `transformers`", _module("bench.generate", "Generate")
     ),
+    "host": Leaf(
+        "what the host does in a turn, beside a device that sleeps",
+        _module("bench.host", "Host"),
+    ),
     "update": Leaf("the update against torch", _module("bench.update", "Update")),
     "advantages": Leaf(
         "every estimator against plain loops and rlax",

@@ -1,0 +1,31 @@
+"""What the host does in a turn, beside a device that sleeps."""
+
+import json
+
+import tiny_runs
+
+from hiper_jax.experiments.bench.host import Host, main
+
+
+def test_every_side_plays_the_same_and_says_where_its_seconds_go(tmp_path, capsys):
+    flags = Host(
+        slots=4,
+        turns=3,
+        device=0.05,
+        engine=0.04,
+        places=5,
+        rounds=1,
+        world=tiny_runs.levels(tmp_path),
+        out=str(tmp_path / "out"),
+    )
+    found = main(flags)
+    shown = capsys.readouterr().out
+    assert all(side in shown for side in found["medians"])
+    assert len(found["medians"]) == 4 and found["prompt tokens"] > 50
+    for seconds in found["medians"].values():
+        assert 0.049 < seconds["device"] < seconds["turn"] + 0.05
+        assert seconds["environment"] >= 0.03
+    one, two = (found["medians"][f"{n}, line by line"] for n in ("1 wave", "2 waves"))
+    assert one["not hidden"] > 0.7  # the engine's share, at least
+    assert two["turn"] < one["turn"]
+    assert json.loads((tmp_path / "out" / "bench_host.json").read_text())["rounds"]
