@@ -259,10 +259,10 @@ class _Play:
         """Reads the answers to a wave and plays them."""
         began = time.perf_counter()
         said = sampled.values or [None] * len(wave.asked)
-        for (slot, prompt), *answer in zip(
+        for (slot, prompt), tokens, log_prob, values in zip(
             wave.asked, sampled.tokens, sampled.log_prob, said, strict=True
         ):
-            wave.live[slot].respond(self.reader, prompt, *answer)
+            wave.live[slot].respond(self.reader, prompt, tokens, log_prob, values)
         slots = [slot for slot, _ in wave.asked]
         actions = [wave.live[slot].action for slot in slots]
         stepping = time.perf_counter()
