@@ -1,4 +1,9 @@
-"""The recurrence x_t = a_t x_{t+1} + b_t as a Pallas kernel, on every platform."""
+"""The recurrence x_t = a_t x_{t+1} + b_t as a Pallas kernel for TPUs.
+
+On a CPU the kernel is interpreted, so that it can be tested. A GPU takes the
+associative scan instead: jax 0.12 deprecates Pallas' Triton backend, and the kernel was
+never run on a card that its successor is for.
+"""
 
 import functools
 
@@ -62,6 +67,17 @@ def _solve_batch(size, in_batched, a: Array, b: Array):
 
 
 def solve_columns(a: Array, b: Array) -> Array:
+    """[T, C] columns: by chunks where the kernel runs, else by associative scan."""
+    return lax.platform_dependent(
+        a,
+        b,
+        cpu=functools.partial(solve_by_chunks, interpret=True),
+        tpu=solve_by_chunks,
+        default=by_associative_scan,
+    )
+
+
+def solve_by_chunks(a: Array, b: Array, *, interpret: bool = False) -> Array:
     """[T, C] columns: the kernel on chunks of steps, then the chunks' carries.
 
     Each chunk is solved from zero, together with the product of its coefficients from
@@ -71,12 +87,7 @@ def solve_columns(a: Array, b: Array) -> Array:
     T, C = a.shape
     pad = ((0, -T % ROWS), (0, -C % COLUMNS))
     padded = jnp.pad(a, pad), jnp.pad(b, pad)
-    local, product = lax.platform_dependent(
-        *padded,
-        cpu=functools.partial(chunk_kernel, interpret=True),
-        tpu=chunk_kernel,
-        default=functools.partial(chunk_kernel, compiler_params=_gpu_params()),
-    )
+    local, product = chunk_kernel(*padded, interpret=interpret)
     chunks = (-1, ROWS, padded[0].shape[1])
     local, product = local.reshape(chunks), product.reshape(chunks)
     first = by_associative_scan(product[:, 0], local[:, 0])
@@ -85,16 +96,13 @@ def solve_columns(a: Array, b: Array) -> Array:
     return x.reshape(padded[0].shape)[:T, :C]
 
 
-def chunk_kernel(
-    a: Array, b: Array, *, interpret: bool = False, compiler_params=None
-) -> tuple[Array, Array]:
+def chunk_kernel(a: Array, b: Array, *, interpret: bool = False) -> tuple[Array, Array]:
     """Solves every chunk of ROWS steps from zero.
 
     Args:
       a: [T, C] coefficients, T a multiple of ROWS, C of COLUMNS.
       b: [T, C] offsets.
       interpret: run the kernel as plain operations.
-      compiler_params: the backend's own.
 
     Returns:
       [T, C] solutions, [T, C] products of a from each step to its chunk's end.
@@ -108,7 +116,6 @@ def chunk_kernel(
         out_specs=[tile, tile],
         out_shape=[shape, shape],
         interpret=interpret,
-        compiler_params=compiler_params,
         name="segmented_scan",
     )(a, b)
 
@@ -127,12 +134,3 @@ def _walk(a_ref, b_ref, x_ref, product_ref):
         return x, product
 
     lax.fori_loop(0, last, step, (x, product))
-
-
-def _gpu_params():
-    """Triton serves every NVIDIA card; without it, the backend of this jax."""
-    try:
-        from jax.experimental.pallas import triton
-    except ImportError:
-        return None
-    return triton.CompilerParams(num_warps=4)

@@ -1,7 +1,8 @@
 """The recurrence under every estimator here: x_t = a_t x_{t+1} + b_t, backwards.
 
 A zero in `a` cuts the recurrence, so one scan serves many segments. Three ways to the
-same numbers: `lax.scan` (the plain twin), an associative scan, and a Pallas kernel.
+same numbers: `lax.scan` (the plain twin), an associative scan, and, on TPUs, a Pallas
+kernel.
 
 Timing on the device at hand: `python -m hiper_jax.kernels.segmented_scan`.
 """
@@ -33,8 +34,9 @@ def reverse_affine_scan(
       coefficient: [T] a, or a tuple of such arrays, each its own recurrence.
       offset: [T] b, shaped as `coefficient`.
       implementation: "scan" (one lax.scan, the carry has a part per recurrence),
-        "associative" (log T parallel steps), "kernel" (Pallas; interpreted on CPU), or
-        "auto": "scan" on CPU, "associative" elsewhere.
+        "associative" (log T parallel steps), "kernel" (Pallas on a TPU; interpreted on
+        a CPU, "associative" on a GPU), or "auto": "scan" on CPU, "associative"
+        elsewhere.
 
     Returns:
       [T] x, or a tuple of such arrays; the numbers agree to rounding.
@@ -67,7 +69,7 @@ def main(rows: int = 128, lengths: tuple[int, ...] = (50, 512, 16384)) -> None:
         a, b = jax.random.uniform(key, (2, 3, rows, length))
         line = f"{jax.default_backend()} [{rows}, {length}] x 3:"
         for name in ("scan", "associative", "kernel"):
-            if name == "kernel" and jax.default_backend() == "cpu":
+            if name == "kernel" and jax.default_backend() != "tpu":
                 continue
             solve = jax.jit(
                 jax.vmap(
