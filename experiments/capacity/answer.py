@@ -53,7 +53,7 @@ def main(asked: Plan) -> None:
         }
         told = forecast.text(parts)
     if run is not None and report["fits"]:
-        laid = Mesh(mesh["data"], mesh["fsdp"], mesh["tensor"])
+        laid = Mesh(**mesh, fetch=asked.mesh.fetch)
         report["command"] = command(dataclasses.replace(asked, mesh=laid), run)
     page = json.dumps(report, indent=1) if asked.json else text(report, told)
     print(page)
@@ -90,7 +90,7 @@ def filled(asked: Plan) -> tuple[Plan, Train | None, machines.Hardware | None]:
     settings = dataclasses.asdict(of_run(run, devices=given.get("devices", 1)))
     settings |= {"model": model, "mesh": run.mesh}
     if "devices" in given and given["devices"] != run.mesh.size:
-        settings["mesh"] = Mesh()  # to be chosen
+        settings["mesh"] = Mesh(fetch=run.mesh.fetch)  # to be chosen
     return Plan(**(settings | given)), run, machine
 
 

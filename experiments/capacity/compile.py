@@ -160,6 +160,7 @@ def published(asked: Compile) -> configs.Train:
         base,
         learn=dataclasses.replace(base.learn, chunk=asked.chunk),
         dtype="bfloat16",
+        mesh=asked.mesh,
         remat=asked.remat,
         critic=asked.critic,
         lora_rank=asked.lora_rank,

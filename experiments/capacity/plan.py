@@ -150,6 +150,7 @@ def job_of(asked: Plan) -> plan.Job:
         shared=asked.critic == "shared",
         critic=has_critic(asked.estimator),
         rank=asked.lora_rank,
+        once=asked.mesh.fetch == "step",
     )
 
 
@@ -228,6 +229,12 @@ def knobs(
     def again(mesh=mesh, config=config, **changes) -> int:
         return peak(parts_of(config, mesh, dataclasses.replace(asked, **changes)))
 
+    if asked.mesh.fetch == "step":
+        often = dataclasses.replace(asked.mesh, fetch="chunk")
+        yield (
+            "--mesh.fetch chunk",
+            peak(parts_of(config, mesh, dataclasses.replace(asked, mesh=often))),
+        )
     if asked.remat != "full":
         yield "--remat full", again(remat="full")
     if asked.dtype != "bfloat16":
