@@ -21,6 +21,7 @@ from hiper_jax.lm.attention import choose
 from hiper_jax.lm.params import Params, ParamSpec
 
 AXES = ("data", "fsdp", "tensor")
+ROWS = ("data", "fsdp")  # those that cut rows
 RULES: Mapping[str, str | tuple[str, ...] | None] = {
     "layer": None,
     "embed": "fsdp",
@@ -28,7 +29,7 @@ RULES: Mapping[str, str | tuple[str, ...] | None] = {
     "kv_heads": "tensor",
     "mlp": "tensor",
     "vocab": "tensor",
-    "rows": ("data", "fsdp"),
+    "rows": ROWS,
     "tokens": None,
 }
 
@@ -119,7 +120,7 @@ def hold(
     def keep(params: Params) -> Params:
         def place(leaf: ParamSpec) -> NamedSharding:
             axes = spec(leaf.axes)
-            return _here(mesh, without(axes, RULES["rows"]) if whole else axes)
+            return _here(mesh, without(axes, ROWS) if whole else axes)
 
         return jax.lax.with_sharding_constraint(params, jax.tree.map(place, specs))
 
@@ -172,7 +173,7 @@ def placed(shapes: Any, places: Any) -> Any:
 
 def rows(mesh: Mesh) -> NamedSharding:
     """Returns the placement of batch arrays [N, ...]: rows over data and fsdp."""
-    return _here(mesh, PartitionSpec(RULES["rows"]))
+    return _here(mesh, PartitionSpec(ROWS))
 
 
 def constrain(mesh: Mesh) -> Callable[[Array, tuple[str | None, ...]], Array]:

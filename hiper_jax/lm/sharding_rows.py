@@ -1,8 +1,8 @@
 """Devices that each feed their own rows: what they add up meets once, at the end.
 
-    whole weights, fetched beforehand      [cut along tensor only]
-    sums of a device's own rows            the same, float32
-    `added_up`                             cut as weights are, along fsdp and tensor
+whole weights, fetched beforehand      [cut along tensor only]
+sums of a device's own rows            the same, float32
+`added_up`                             cut as weights are, along fsdp and tensor
 """
 
 from collections.abc import Callable
@@ -14,10 +14,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from hiper_jax.lm.params import Params, ParamSpec
-from hiper_jax.lm.sharding import AXES, RULES, spec, without
-
-ROWS = ("data", "fsdp")  # axes that cut rows
-assert ROWS == RULES["rows"]
+from hiper_jax.lm.sharding import AXES, ROWS, spec, without
 
 
 def by_rows(fn: Callable[..., Any], mesh: Mesh, out: Any = None) -> Callable[..., Any]:

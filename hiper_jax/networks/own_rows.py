@@ -36,9 +36,11 @@ def whole(agent: Agent, specs: Any, params: Any) -> Any:
     Small weights, and adapters, which are scaled in float32, travel as they are.
     """
     travel = jax.tree.map(
-        lambda spec, leaf: leaf.astype(agent.config.dtype)
-        if _multiplied(spec) and not agent.rank
-        else leaf,
+        lambda spec, leaf: (
+            leaf.astype(agent.config.dtype)
+            if _multiplied(spec) and not agent.rank
+            else leaf
+        ),
         specs,
         params,
     )

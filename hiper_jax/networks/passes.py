@@ -37,9 +37,7 @@ def make_model(agent: Agent, heads: tuple[str, ...] = value_heads.HEADS) -> Mode
             "has no critic: load it with critic='separate' or 'shared'"
         )
     if not heads:
-        return Model(
-            score(agent), assemble=assemble(agent), own_rows=own_rows(agent)
-        )
+        return Model(score(agent), assemble=assemble(agent), own_rows=own_rows(agent))
     return Model(
         score(agent),
         values(agent, heads),

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.sharding import PartitionSpec
 
-from hiper_jax.lm.sharding_rows import ROWS, added_up, by_rows, parts
+from hiper_jax.lm.sharding import ROWS
+from hiper_jax.lm.sharding_rows import added_up, by_rows, parts
 from hiper_jax.update.chunks import Rows, at_length
 from hiper_jax.update.minibatch import Totals
 from hiper_jax.update.objective import (
