@@ -116,6 +116,7 @@ def main(asked: Compile) -> None:
         remat=asked.remat,
         chunk=asked.chunk,
         slots=asked.slots,
+        tpu=generation != "cpu",
     )
     bf16 = dataclasses.replace(model, dtype="bfloat16")
     ways = planning.choose(bf16, question)

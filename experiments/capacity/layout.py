@@ -53,7 +53,8 @@ def laid_out(config: Train, machine: machines.Hardware) -> Train:
     room = machines.CHIPS[machine.chip].hbm * planning.GIB
     fitting, found = [], []
     for i, layout in enumerate(layouts(config, model, machine.devices)):
-        asked = planning.of_run(layout, devices=machine.devices)
+        devices, tpu = machine.devices, machine.slices
+        asked = planning.of_run(layout, devices=devices, tpu=tpu)
         mesh = layout.mesh.sizes
         size = planning.peak(planning.parts_of(model, mesh, asked))
         found.append((size, i, layout))
@@ -119,7 +120,7 @@ def check(config: Train, folder: Any, say: Callable[[str], None]) -> None:
         say(idle(config, model, devices))
     stats = jax.local_devices()[0].memory_stats() or {}
     if limit := stats.get("bytes_limit"):
-        refuse(config, model, limit)
+        refuse(config, model, limit, tpu=jax.default_backend() == "tpu")
 
 
 def idle(config: Train, model: LMConfig, devices: int) -> str:
@@ -132,9 +133,9 @@ def idle(config: Train, model: LMConfig, devices: int) -> str:
     return line
 
 
-def refuse(config: Train, model: LMConfig, limit: int) -> None:
+def refuse(config: Train, model: LMConfig, limit: int, *, tpu: bool = False) -> None:
     """Raises ValueError where a device of `limit` bytes cannot hold the run."""
-    asked = planning.of_run(config, devices=config.mesh.size)
+    asked = planning.of_run(config, devices=config.mesh.size, tpu=tpu)
     mesh = config.mesh.sizes
     needed = planning.peak(planning.parts_of(model, mesh, asked))
     if needed <= limit:

@@ -72,6 +72,8 @@ class Plan:
     """Trajectories per iteration."""
     turns: Count = 50
     """Turns per trajectory at most."""
+    tpu: bool = False
+    """Plan for a TPU, whose compiler holds more; a machine by name says so itself."""
     json: bool = False
     """Print JSON, in bytes."""
 
@@ -96,7 +98,9 @@ class Plan:
             )
 
 
-def of_run(config: Train, *, devices: int, hbm: float = 80.0) -> Plan:
+def of_run(
+    config: Train, *, devices: int, hbm: float = 80.0, tpu: bool = False
+) -> Plan:
     """The question that a run's settings ask; its model stays to be named."""
     return Plan(
         model=config.model or "the preset's",
@@ -114,6 +118,7 @@ def of_run(config: Train, *, devices: int, hbm: float = 80.0) -> Plan:
         response=config.reading.max_response,
         episodes=config.episodes,
         turns=config.world.turns,
+        tpu=tpu,
     )
 
 
@@ -151,6 +156,7 @@ def job_of(asked: Plan) -> plan.Job:
         critic=has_critic(asked.estimator),
         rank=asked.lora_rank,
         once=asked.mesh.fetch == "step",
+        tpu=asked.tpu,
     )
 
 
