@@ -15,11 +15,10 @@ from hiper_jax import lm
 from hiper_jax.credit import group
 from hiper_jax.experiments.capacity import traffic
 from hiper_jax.experiments.config import Mesh
-from hiper_jax.lm import sharding
+from hiper_jax.lm import sharding, sharding_rows
 from hiper_jax.lm import value_heads as heads
 from hiper_jax.networks import assemble
 from hiper_jax.networks.own_rows import whole
-from hiper_jax.update import over_chunks
 
 # Plain steps with momentum: what is kept of one step is its gradient.
 TX = optax.sgd(0.1, momentum=0.9)
@@ -96,12 +95,12 @@ def test_a_fetch_a_step_gives_the_numbers_of_a_fetch_a_chunk(case):
 def test_gradients_that_do_not_meet_are_noticed(monkeypatch):
     """A seeded fault: half of what the devices have added up is lost."""
     expected = stepped("no critic", "chunk")
-    add = over_chunks.added_up
+    add = sharding_rows.added_up
 
     def halved(specs, gradients):
         return jax.tree.map(lambda g: g / 2, add(specs, gradients))
 
-    monkeypatch.setattr(over_chunks, "added_up", halved)
+    monkeypatch.setattr(sharding_rows, "added_up", halved)
     found = differences(expected, stepped.__wrapped__("no critic", "step"))
     assert max(found.values()) > 0.1
 

@@ -18,10 +18,16 @@ def apart(reference: Any, actor: Any, critic: Any) -> tuple[Any, Any]:
 class OwnRows(NamedTuple):
     """Devices that each feed their own rows to whole weights, fetched beforehand."""
 
-    mesh: Any
     # (reference, actor, critic) -> the same, whole where rows are cut, what is only
     # multiplied in the type that is computed in; None stays None
     fetch: Callable[[Any, Any, Any], tuple[Any, Any, Any]]
+    # (fn, *args) -> fn(*args), run by each device; all have the same result
+    run: Callable[..., Any]
+    # (fn, leaves, *args) -> sums over devices of fn's gradients and metrics, and the
+    # largest of its last; the gradients are cut as the weights that `leaves` are of
+    summed: Callable[..., tuple[Any, dict[str, Array], Array]]
+    share: Callable[[Array], Array]  # inside: [C, ...] -> this device's rows of it
+    join: Callable[[Array], Array]  # inside: those of all devices
     leaves: tuple[Any, Any]  # abstract trees of what is trained of actor and critic
 
 

@@ -1,12 +1,14 @@
 """Weights fetched once a step: whole on each device, but for what tensor cuts."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax import Array
+from jax.sharding import PartitionSpec
 
 from hiper_jax import lm
-from hiper_jax.lm import sharding
+from hiper_jax.lm import sharding, sharding_rows
 from hiper_jax.lm.params import ParamSpec
 from hiper_jax.networks.agent import Agent
 from hiper_jax.networks.model import OwnRows
@@ -25,7 +27,22 @@ def own_rows(agent: Agent) -> OwnRows | None:
             for spec, params in zip(specs, networks, strict=True)
         )
 
-    return OwnRows(agent.mesh, fetch, agent.leaves)
+    def run(fn: Callable[..., Any], *args: Any) -> Any:
+        return sharding_rows.by_rows(fn, agent.mesh)(*args)
+
+    def summed(fn: Callable[..., Any], leaves: Any, *args: Any) -> Any:
+        def total(*args: Any) -> Any:
+            gradients, metrics, worst = fn(*args)
+            gradients = sharding_rows.added_up(leaves, gradients)
+            metrics = jax.lax.psum(metrics, sharding.ROWS)
+            return gradients, metrics, jax.lax.pmax(worst, sharding.ROWS)
+
+        everywhere = PartitionSpec()
+        places = sharding_rows.parts(leaves), everywhere, everywhere
+        return sharding_rows.by_rows(total, agent.mesh, places)(*args)
+
+    share, join = sharding_rows.own_rows, sharding_rows.all_rows
+    return OwnRows(fetch, run, summed, share, join, agent.leaves)
 
 
 def whole(agent: Agent, specs: Any, params: Any) -> Any:

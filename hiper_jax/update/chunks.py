@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from hiper_jax.act.stack import Batch
-from hiper_jax.lm.sharding_rows import all_rows, by_rows, own_rows
+from hiper_jax.networks.model import OwnRows
 
 
 class Rows(NamedTuple):
@@ -23,7 +23,7 @@ class Rows(NamedTuple):
     num_rows: Array  # [] int32, rows that hold something
     lengths: tuple[int, ...]  # what a chunk may be cut to, rising; the last is L
     chunk: int  # C
-    mesh: Any = None  # whose devices each feed their own share of a chunk; None: no
+    own: OwnRows | None = None  # where each device feeds its own share of a chunk
 
 
 def lengths_up_to(buckets: Sequence[int], longest: int) -> tuple[int, ...]:
@@ -32,7 +32,7 @@ def lengths_up_to(buckets: Sequence[int], longest: int) -> tuple[int, ...]:
 
 
 def rows_of(
-    batch: Batch, buckets: Sequence[int], chunk: int, mesh: Any = None
+    batch: Batch, buckets: Sequence[int], chunk: int, own: OwnRows | None = None
 ) -> tuple[Batch, Rows]:
     """A batch as the passes take it, and its rows as they are fed.
 
@@ -40,7 +40,7 @@ def rows_of(
       batch: of numpy or jax arrays; N rows, L tokens at most.
       buckets: lengths that a chunk may be cut to; those above L are ignored.
       chunk: rows of a chunk; N at most are taken.
-      mesh: whose devices each feed their own share of a chunk, if they do.
+      own: how each device feeds its own share of a chunk, if they do.
 
     Returns:
       The batch as jax arrays, -1 where its response has no token; and the rows.
@@ -49,7 +49,7 @@ def rows_of(
     batch = batch.replace(response=jnp.where(batch.response_mask, batch.response, -1))
     N, L = batch.tokens.shape
     lengths, chunk = lengths_up_to(buckets, L), min(chunk, N)
-    rows = Rows(batch.tokens, batch.length, batch.num_rows, lengths, chunk, mesh)
+    rows = Rows(batch.tokens, batch.length, batch.num_rows, lengths, chunk, own)
     return batch, rows
 
 
@@ -71,8 +71,8 @@ def at_length(fn: Callable[..., Any], rows: Rows, chosen: Array, *args: Any) -> 
     # Of all devices' rows: none waits for another that feeds longer ones.
     branch = jnp.searchsorted(jnp.array(rows.lengths), jnp.max(rows.length[chosen]))
     given = chosen, *args
-    if rows.mesh is not None:
-        given = tuple(own_rows(array) for array in given)
+    if rows.own is not None:
+        given = tuple(rows.own.share(array) for array in given)
     return lax.switch(branch, [at(length) for length in rows.lengths], *given)
 
 
@@ -88,9 +88,9 @@ def map_rows(fn: Callable[..., Any], rows: Rows, like: Any, *given: Any) -> Any:
     Returns:
       A pytree like `like`.
     """
-    if rows.mesh is None:
+    if rows.own is None:
         return _mapped(fn, rows, like, *given)
-    return by_rows(_mapped, rows.mesh)(fn, rows, like, *given)
+    return rows.own.run(_mapped, fn, rows, like, *given)
 
 
 def _mapped(fn: Callable[..., Any], rows: Rows, like: Any, *given: Any) -> Any:
@@ -105,8 +105,8 @@ def _mapped(fn: Callable[..., Any], rows: Rows, like: Any, *given: Any) -> Any:
     def body(i, out):
         chosen = lax.dynamic_slice(order, (i * C,), (C,))
         values = at_length(at, rows, chosen)
-        if rows.mesh is not None:
-            values = jax.tree.map(all_rows, values)
+        if rows.own is not None:
+            values = jax.tree.map(rows.own.join, values)
         return jax.tree.map(lambda o, v: o.at[chosen].set(v), out, values)
 
     return lax.fori_loop(0, -(-rows.num_rows // C), body, like)

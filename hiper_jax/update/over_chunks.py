@@ -11,10 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.sharding import PartitionSpec
 
-from hiper_jax.lm.sharding import ROWS
-from hiper_jax.lm.sharding_rows import added_up, by_rows, parts
 from hiper_jax.update.chunks import Rows, at_length
 from hiper_jax.update.minibatch import Totals
 from hiper_jax.update.objective import (
@@ -121,11 +118,7 @@ def _apart(part, names, which, loss, given, actor, critic):
     trained = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, "float32"), specs)
 
     def run(loss, given, actor, critic):
-        args = loss, given, actor, critic
-        grads, losses, worst = add_up(part, names, trained, *args)
-        return added_up(specs, grads), lax.psum(losses, ROWS), lax.pmax(worst, ROWS)
+        return add_up(part, names, trained, loss, given, actor, critic)
 
-    everywhere = PartitionSpec()
-    places = parts(specs), everywhere, everywhere
     _, actor, critic = own.fetch(None, actor, critic)
-    return by_rows(run, own.mesh, places)(loss, given, actor, critic)
+    return own.summed(run, specs, loss, given, actor, critic)

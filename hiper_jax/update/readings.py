@@ -109,7 +109,7 @@ def taught(
         batch.num_turns,
         lengths_up_to(rows.lengths, longest),
         rows.chunk,
-        rows.mesh,
+        rows.own,
     )
 
     def read(which: int):

@@ -108,8 +108,7 @@ def make_update(
 
     def update(state: TrainState, batch: Batch):
         own = model.own_rows
-        mesh = None if own is None else own.mesh
-        batch, rows = rows_of(batch, length_buckets, settings.chunk, mesh)
+        batch, rows = rows_of(batch, length_buckets, settings.chunk, own)
         N, C = len(batch.tokens), rows.chunk
         M = -(-min(settings.minibatch, N) // C) * C
         networks = state.reference, state.actor, state.critic
