@@ -116,6 +116,10 @@ class Mesh:
     """Where several hosts sample: each on its own devices, from a copy of the weights,
     at its own pace; or all together on the whole mesh, turn by turn, where a copy does
     not fit one host."""
+    fetch: Literal["chunk", "step"] = "chunk"
+    """How often an update sends weights to the devices that cut rows, and adds up their
+    gradients: for every chunk, or once an optimizer step, which sends far less and
+    holds a whole network's weights and gradients, cut along tensor alone."""
 
     def __post_init__(self):
         check_fields(self)

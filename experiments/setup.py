@@ -120,6 +120,7 @@ def agent_settings(config: Train) -> dict[str, Any]:
         "trunk_gradient": config.trunk_gradient,
         "rank": config.lora_rank,
         "alpha": config.lora_alpha,
+        "fetch": config.mesh.fetch,
     }
 
 

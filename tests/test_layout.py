@@ -40,7 +40,8 @@ def peak_of(run, machine) -> float:
     """GiB of a device."""
     shape = MODELS[layout.published_name(run)]
     model = dataclasses.replace(shape, dtype=run.dtype)
-    asked = planning.of_run(run, devices=machine.devices)
+    devices, tpu = machine.devices, machine.slices
+    asked = planning.of_run(run, devices=devices, tpu=tpu)
     parts = planning.parts_of(model, run.mesh.sizes, asked)
     return planning.peak(parts) / planning.GIB
 

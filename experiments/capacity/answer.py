@@ -53,7 +53,8 @@ def main(asked: Plan) -> None:
         }
         told = forecast.text(parts)
     if run is not None and report["fits"]:
-        laid = Mesh(mesh["data"], mesh["fsdp"], mesh["tensor"])
+        sizes = mesh["data"], mesh["fsdp"], mesh["tensor"]
+        laid = Mesh(*sizes, fetch=asked.mesh.fetch)
         report["command"] = command(dataclasses.replace(asked, mesh=laid), run)
     page = json.dumps(report, indent=1) if asked.json else text(report, told)
     print(page)
@@ -77,7 +78,8 @@ def filled(asked: Plan) -> tuple[Plan, Train | None, machines.Hardware | None]:
         machine = machines.HARDWARE[asked.hardware]
         machine = machines.grown(machine, asked.hosts) if asked.hosts else machine
         hbm = machines.CHIPS[machine.chip].hbm
-        given = {"devices": machine.devices, "hbm": hbm, **given}
+        of_machine = {"devices": machine.devices, "hbm": hbm, "tpu": machine.slices}
+        given = of_machine | given
     if not asked.preset:
         return Plan(**given), None, machine
     run = recipe(asked.preset)
@@ -90,7 +92,7 @@ def filled(asked: Plan) -> tuple[Plan, Train | None, machines.Hardware | None]:
     settings = dataclasses.asdict(of_run(run, devices=given.get("devices", 1)))
     settings |= {"model": model, "mesh": run.mesh}
     if "devices" in given and given["devices"] != run.mesh.size:
-        settings["mesh"] = Mesh()  # to be chosen
+        settings["mesh"] = Mesh(fetch=run.mesh.fetch)  # to be chosen
     return Plan(**(settings | given)), run, machine
 
 

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from hiper_jax.act.codec import Codec
 from hiper_jax.act.stack import Batch
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments.setup import build, run_shapes, sampled_heads
+from hiper_jax.experiments.setup import Functions, build, run_shapes, sampled_heads
 from hiper_jax.lm import LMConfig, sharding
 from hiper_jax.networks import placement
 from hiper_jax.networks.agent import Agent
@@ -33,6 +33,7 @@ def bare_agent(model: LMConfig, config: configs.Train, mesh: Any) -> Agent:
         trunk_gradient=config.trunk_gradient,
         rank=config.lora_rank,
         alpha=config.lora_alpha,
+        fetch=config.mesh.fetch,
     )
 
 
@@ -51,7 +52,7 @@ def lower_update(agent: Agent, config: configs.Train, *, longest: bool = False) 
     shapes = run_shapes(config, platform=agent.mesh.devices.flat[0].platform)
     if longest:
         shapes = shapes._replace(lengths=shapes.lengths[-1:])
-    functions = build(config, agent, shapes)
+    functions = _functions(config, agent, shapes)
     state = placement.abstract_state(agent, functions.init)
     state = sharding.placed(state, placement.state_places(agent, state))
     batch = abstract_batch(shapes, config)
@@ -61,7 +62,7 @@ def lower_update(agent: Agent, config: configs.Train, *, longest: bool = False) 
 def lower_generation(agent: Agent, config: configs.Train) -> Any:
     """Lowers sampling for all slots at the longest prompt."""
     shapes = run_shapes(config, platform=agent.mesh.devices.flat[0].platform)
-    functions = build(config, agent, shapes)
+    functions = _functions(config, agent, shapes)
     heads = sampled_heads(config)
     tree = served(agent, heads)
     params = jax.tree.map(
@@ -80,6 +81,13 @@ def lower_generation(agent: Agent, config: configs.Train) -> Any:
         jax.ShapeDtypeStruct((rows,), jnp.int32),
     )
     return functions.make_policy.lower(weights, *sharding.placed(others, everywhere))
+
+
+def _functions(config: configs.Train, agent: Agent, shapes: Shapes) -> Functions:
+    """Those of a run that samples on the whole mesh: no host of it is here."""
+    together = dataclasses.replace(config.mesh, serving="all")
+    config = dataclasses.replace(config, mesh=together)
+    return build(config, agent, shapes, hosts=2)
 
 
 def abstract_batch(shapes: Shapes, config: configs.Train) -> Batch:

@@ -116,6 +116,7 @@ def main(asked: Compile) -> None:
         remat=asked.remat,
         chunk=asked.chunk,
         slots=asked.slots,
+        tpu=generation != "cpu",
     )
     bf16 = dataclasses.replace(model, dtype="bfloat16")
     ways = planning.choose(bf16, question)
@@ -160,6 +161,7 @@ def published(asked: Compile) -> configs.Train:
         base,
         learn=dataclasses.replace(base.learn, chunk=asked.chunk),
         dtype="bfloat16",
+        mesh=asked.mesh,
         remat=asked.remat,
         critic=asked.critic,
         lora_rank=asked.lora_rank,

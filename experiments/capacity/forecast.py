@@ -64,10 +64,14 @@ def iteration(
     attended = 2 * row**2 * config.num_heads * config.head_dim * config.depth
     forward = turns * FED * (2 * p * row + attended + 2 * E * said)
     tensor, ways = mesh["tensor"], mesh["data"] * mesh["fsdp"]
+    chunks, steps = math.ceil(turns / asked.chunk), math.ceil(turns / MINIBATCH)
+    once = asked.mesh.fetch == "step"
 
-    def fed(passes: float, gathers: int, reduces: int) -> Part:
-        """Passes over all rows; weights fetched and gradients added once a chunk."""
-        chunks = math.ceil(turns / asked.chunk)
+    def fed(passes: float, gathers: int, reduces: int, trips: int) -> Part:
+        """Passes over all rows, weights read for each chunk; they travel `trips` times.
+
+        So do gradients, of those passes that have some.
+        """
         weights = p / tensor
         cut = (mesh["fsdp"] - 1) / mesh["fsdp"]
         whole = 2 * (mesh["data"] - 1) / mesh["data"] / mesh["fsdp"]
@@ -78,23 +82,29 @@ def iteration(
         return Part(
             passes * forward / devices / chip.flops,
             passes * chunks * weights * size / chip.bandwidth,
-            (chunks * weights * sent + passes * tokens * sums) / link,
+            (trips * weights * sent + passes * tokens * sums) / link,
         )
 
     critic = has_critic(asked.estimator)
     networks = 1 + (critic and asked.critic == "separate")
     again = asked.remat != "none"
+    fetched = 1 if once else 2 + again  # forward, backward, and computed again
     states = 6 * 4 * networks * (p + E) / devices  # read and written: weights, moments
     return {
         "prompts": Part(
             turns * FED * (2 * p * prompt) / devices / chip.flops, 0.0, 0.0
         ),
         "responses": _decoding(config, asked, p + E, row, said, tensor, ways, chip),
-        "values and reference": fed(1 + critic, 1 + critic, 0),
-        "gradients": fed(networks * (3 + again), networks * (2 + again), networks),
-        "optimizer": Part(
-            0.0, math.ceil(turns / MINIBATCH) * states / chip.bandwidth, 0.0
+        "values and reference": fed(
+            1 + critic, 1 + critic, 0, trips=1 if once else chunks
         ),
+        "gradients": fed(
+            networks * (3 + again),
+            networks * fetched,
+            networks,
+            trips=steps if once else chunks,
+        ),
+        "optimizer": Part(0.0, steps * states / chip.bandwidth, 0.0),
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from hiper_jax.experiments.capacity import forecast
 from hiper_jax.experiments.capacity import hardware as machines
 from hiper_jax.experiments.capacity import plan as planning
 from hiper_jax.experiments.config import Mesh, Train
@@ -36,7 +37,9 @@ def published_name(config: Train) -> str:
 
 
 def laid_out(config: Train, machine: machines.Hardware) -> Train:
-    """A published run on a machine: what fits first, the least traffic first.
+    """A published run on a machine: of what fits, what takes the least time on paper.
+
+    That is `forecast`'s, with nothing overlapped, which holds what travels against it.
 
     In bfloat16 over float32 weights, with full recomputation, which is what plans were
     held against the compiler with. A chunk is as few rows as there are devices to cut
@@ -48,15 +51,18 @@ def laid_out(config: Train, machine: machines.Hardware) -> Train:
     """
     model = dataclasses.replace(MODELS[published_name(config)], dtype="bfloat16")
     room = machines.CHIPS[machine.chip].hbm * planning.GIB
-    found = []
-    for layout in layouts(config, model, machine.devices):
-        asked = planning.of_run(layout, devices=machine.devices)
+    fitting, found = [], []
+    for i, layout in enumerate(layouts(config, model, machine.devices)):
+        devices, tpu = machine.devices, machine.slices
+        asked = planning.of_run(layout, devices=devices, tpu=tpu)
         mesh = layout.mesh.sizes
         size = planning.peak(planning.parts_of(model, mesh, asked))
+        found.append((size, i, layout))
         if size <= SHARE * room:
-            return layout
-        found.append((size, len(found), layout))
-    return min(found)[2]
+            parts = forecast.iteration(model, mesh, machine, asked)
+            seconds = sum(map(sum, parts.values()))
+            fitting.append((round(seconds, 3), size, i, layout))
+    return min(fitting)[-1] if fitting else min(found)[-1]
 
 
 def layouts(config: Train, model: LMConfig, devices: int) -> Iterator[Train]:
@@ -70,7 +76,7 @@ def layouts(config: Train, model: LMConfig, devices: int) -> Iterator[Train]:
             if fault or chunk > config.learn.minibatch or slots < 1:
                 continue
             learn: Any = dataclasses.replace(config.learn, chunk=chunk)
-            yield dataclasses.replace(
+            layout = dataclasses.replace(
                 config,
                 learn=learn,
                 mesh=mesh,
@@ -78,12 +84,17 @@ def layouts(config: Train, model: LMConfig, devices: int) -> Iterator[Train]:
                 remat="full",
                 slots=slots,
             )
+            if ways > 1:
+                once = dataclasses.replace(mesh, fetch="step")
+                yield dataclasses.replace(layout, mesh=once)
+            yield layout
 
 
 def flags_of(layout: Train) -> str:
     """The flags of `hiper train` that a layout stands for."""
     ways = layout.mesh.sizes.items()
     mesh = "".join(f" --mesh.{axis} {n}" for axis, n in ways if n > 1)
+    mesh += " --mesh.fetch step" if layout.mesh.fetch == "step" else ""
     return (
         f"--dtype {layout.dtype} --remat {layout.remat}{mesh} "
         f"--learn.chunk {layout.learn.chunk} --slots {layout.slots}"
@@ -109,7 +120,7 @@ def check(config: Train, folder: Any, say: Callable[[str], None]) -> None:
         say(idle(config, model, devices))
     stats = jax.local_devices()[0].memory_stats() or {}
     if limit := stats.get("bytes_limit"):
-        refuse(config, model, limit)
+        refuse(config, model, limit, tpu=jax.default_backend() == "tpu")
 
 
 def idle(config: Train, model: LMConfig, devices: int) -> str:
@@ -122,9 +133,9 @@ def idle(config: Train, model: LMConfig, devices: int) -> str:
     return line
 
 
-def refuse(config: Train, model: LMConfig, limit: int) -> None:
+def refuse(config: Train, model: LMConfig, limit: int, *, tpu: bool = False) -> None:
     """Raises ValueError where a device of `limit` bytes cannot hold the run."""
-    asked = planning.of_run(config, devices=config.mesh.size)
+    asked = planning.of_run(config, devices=config.mesh.size, tpu=tpu)
     mesh = config.mesh.sizes
     needed = planning.peak(planning.parts_of(model, mesh, asked))
     if needed <= limit:

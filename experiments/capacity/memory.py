@@ -39,6 +39,8 @@ class Job:
       critic: whether there is one at all.
       rank: of adapters, which are then all that is trained; 0: every weight is.
       head_chunk: states per chunk of the head, see `score.log_prob_and_entropy`.
+      once: weights are fetched and gradients meet once a step, not for every chunk.
+      tpu: whether it is for a TPU, whose compiler holds more, see `_turned`.
     """
 
     chunk: int = 64
@@ -51,6 +53,8 @@ class Job:
     critic: bool = True
     rank: int = 0
     head_chunk: int = 1024
+    once: bool = False
+    tpu: bool = False
 
 
 def tree_bytes(leaves: Params, mesh: Mapping[str, int], dtype: Any) -> int:
@@ -100,17 +104,24 @@ def update(config: LMConfig, mesh: Mapping[str, int], job: Job) -> Parts:
     size = jnp.dtype(c.dtype).itemsize
     rows = -(-job.chunk // _ways(mesh))
     here = rows * tokens
+    sums = held["actor"] + held["critic"]
+    if once := job.once and _ways(mesh) > 1:
+        fetched, sums_of_one = _fetched(c, mesh, job)
     parts = held | {
         # The sum over a minibatch's chunks, and what the chunk at hand adds to it.
-        "gradients": 2 * (held["actor"] + held["critic"]),
+        "gradients": sums + (sums_of_one if once else sums),
         # Tokens, and six arrays [N, R]: three of 4 bytes, four masks of 1.
         "batch": job.rows * (4 * tokens + 12 * job.response),
         # Of one network: the update takes gradients one after the other.
         "kept activations": c.depth * _kept(c, mesh, job) * here * size,
         "one layer": _layer(c, mesh) * here * size + _scores(c, mesh, rows, tokens),
-        "gathered weights": _gathered(c, mesh, 0 if job.rank else 1),
+        "gathered weights": fetched
+        if once
+        else _gathered(c, mesh, 0 if job.rank else 1),
         "logits": _logits(c, mesh, job),
     }
+    if job.tpu and mesh.get("fsdp", 1) > 1 and not job.rank:
+        parts["the compiler's copies"] = _turned(c, mesh, job)
     return parts | {"total": sum(parts.values())}
 
 
@@ -188,6 +199,46 @@ def _gathered(c: LMConfig, mesh: Mapping[str, int], tables: int) -> int:
     # them being fetched.
     size = jnp.dtype(c.dtype).itemsize
     return tables * 4 * table + 2 * _one_layer(c) // tensor * size
+
+
+def _fetched(c: LMConfig, mesh: Mapping[str, int], job: Job) -> tuple[int, int]:
+    """Bytes of one network's weights, whole but for tensor; and of its gradients.
+
+    Matrices are fetched in the compute type, tables are float32 where they arrive. Of
+    gradients there are the sum, and what the chunk at hand adds to it.
+    """
+    cut = {"tensor": mesh.get("tensor", 1)}
+    model = qwen.abstract(c)
+    tables = {name: leaf for name, leaf in model.items() if name in ("embed", "head")}
+    layers = tree_bytes(model["layers"], cut, c.dtype)
+    wide = tree_bytes(tables, cut, "float32")
+    if job.rank:
+        trained = tree_bytes(lora.abstract(c, job.rank), cut, "float32")
+        return layers + tree_bytes(tables, cut, c.dtype) + trained, 2 * trained
+    return layers + wide, tree_bytes(model, cut, "float32") + layers + wide
+
+
+def _turned(c: LMConfig, mesh: Mapping[str, int], job: Job) -> int:
+    """Bytes that libtpu 0.0.42 holds beside what the program asks for.
+
+    It lays arrays out in tiles of 128 columns: what fsdp cuts to no multiple of that
+    along its last axis it keeps turned over while it steps, weights and both moments.
+    It holds the weights of one network in the compute type, too; and of a table two
+    more gradients, and the fetched one. Read off its program for 0.5B and 1.5B.
+    """
+    model = qwen.abstract(c)
+    odd = {
+        str(path): leaf
+        for path, leaf in jax.tree.leaves_with_path(model)
+        if leaf.axes[-1] == "embed" and c.width // mesh["fsdp"] % 128
+    }
+    networks = 1 + (job.critic and not job.shared)
+    turned = 3 * networks * tree_bytes(odd, mesh, "float32")
+    if job.once:
+        return turned
+    table = c.vocab_size * c.width // mesh.get("tensor", 1)
+    size = jnp.dtype(c.dtype).itemsize
+    return turned + tree_bytes(model, mesh, c.dtype) + (2 * 4 + size) * table
 
 
 def _logits(c: LMConfig, mesh: Mapping[str, int], job: Job) -> int:

@@ -72,6 +72,8 @@ class Plan:
     """Trajectories per iteration."""
     turns: Count = 50
     """Turns per trajectory at most."""
+    tpu: bool = False
+    """Plan for a TPU, whose compiler holds more; a machine by name says so itself."""
     json: bool = False
     """Print JSON, in bytes."""
 
@@ -96,7 +98,9 @@ class Plan:
             )
 
 
-def of_run(config: Train, *, devices: int, hbm: float = 80.0) -> Plan:
+def of_run(
+    config: Train, *, devices: int, hbm: float = 80.0, tpu: bool = False
+) -> Plan:
     """The question that a run's settings ask; its model stays to be named."""
     return Plan(
         model=config.model or "the preset's",
@@ -114,6 +118,7 @@ def of_run(config: Train, *, devices: int, hbm: float = 80.0) -> Plan:
         response=config.reading.max_response,
         episodes=config.episodes,
         turns=config.world.turns,
+        tpu=tpu,
     )
 
 
@@ -150,6 +155,8 @@ def job_of(asked: Plan) -> plan.Job:
         shared=asked.critic == "shared",
         critic=has_critic(asked.estimator),
         rank=asked.lora_rank,
+        once=asked.mesh.fetch == "step",
+        tpu=asked.tpu,
     )
 
 
@@ -228,6 +235,12 @@ def knobs(
     def again(mesh=mesh, config=config, **changes) -> int:
         return peak(parts_of(config, mesh, dataclasses.replace(asked, **changes)))
 
+    if asked.mesh.fetch == "step":
+        often = dataclasses.replace(asked.mesh, fetch="chunk")
+        yield (
+            "--mesh.fetch chunk",
+            peak(parts_of(config, mesh, dataclasses.replace(asked, mesh=often))),
+        )
     if asked.remat != "full":
         yield "--remat full", again(remat="full")
     if asked.dtype != "bfloat16":

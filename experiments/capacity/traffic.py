@@ -88,7 +88,8 @@ def loops_of(rows: int, minibatch: int, chunk: int, heads: int) -> Callable[[str
     """
 
     def times(name: str) -> int:
-        *_, scope, _ = ["", *re.sub(r"\w+\(|\)", "", name).split("/")]
+        words = re.sub(r"\w+\(|\)", "", name).split("/")
+        *_, scope, _ = ["", *(word for word in words if word != "shard_map")]
         if scope == "score":
             return heads
         if scope == "gradient":

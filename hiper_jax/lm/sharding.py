@@ -9,7 +9,7 @@ each name to axes of the mesh; every placement in the project is read from it.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from hiper_jax.lm.attention import choose
 from hiper_jax.lm.params import Params, ParamSpec
 
 AXES = ("data", "fsdp", "tensor")
+ROWS = ("data", "fsdp")  # those that cut rows
 RULES: Mapping[str, str | tuple[str, ...] | None] = {
     "layer": None,
     "embed": "fsdp",
@@ -28,7 +29,7 @@ RULES: Mapping[str, str | tuple[str, ...] | None] = {
     "kv_heads": "tensor",
     "mlp": "tensor",
     "vocab": "tensor",
-    "rows": ("data", "fsdp"),
+    "rows": ROWS,
     "tokens": None,
 }
 
@@ -99,11 +100,31 @@ def _serving_sharding(leaf: ParamSpec, *, mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, spec(axes[1:] if axes[0] == "layer" else axes))
 
 
-def hold(specs: Params, mesh: Mesh) -> Callable[[Params], Params]:
-    """Returns the function that keeps weights, and so their gradients, in place."""
-    return functools.partial(
-        jax.lax.with_sharding_constraint, shardings=shardings(specs, mesh)
-    )
+def hold(
+    specs: Params, mesh: Mesh, *, whole: bool = False
+) -> Callable[[Params], Params]:
+    """Returns the function that keeps weights, and so their gradients, in place.
+
+    Args:
+      specs: the abstract tree of the weights.
+      mesh: the mesh.
+      whole: they are whole along the axes that cut rows.
+
+    Raises:
+      ValueError: if the mesh does not divide an axis, naming both.
+    """
+
+    if fault := undivided(specs, mesh.shape):
+        raise ValueError(fault)
+
+    def keep(params: Params) -> Params:
+        def place(leaf: ParamSpec) -> NamedSharding:
+            axes = spec(leaf.axes)
+            return _here(mesh, without(axes, ROWS) if whole else axes)
+
+        return jax.lax.with_sharding_constraint(params, jax.tree.map(place, specs))
+
+    return keep
 
 
 def state_shardings(state: Any, specs: Params, mesh: Mesh) -> Any:
@@ -152,16 +173,34 @@ def placed(shapes: Any, places: Any) -> Any:
 
 def rows(mesh: Mesh) -> NamedSharding:
     """Returns the placement of batch arrays [N, ...]: rows over data and fsdp."""
-    return NamedSharding(mesh, PartitionSpec(RULES["rows"]))
+    return _here(mesh, PartitionSpec(ROWS))
 
 
 def constrain(mesh: Mesh) -> Callable[[Array, tuple[str | None, ...]], Array]:
     """Returns the function that `qwen.forward` places activations with."""
 
     def place(x: Array, axes: tuple[str | None, ...]) -> Array:
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec(axes)))
+        return jax.lax.with_sharding_constraint(x, _here(mesh, spec(axes)))
 
     return place
+
+
+def _here(mesh: Mesh, axes: PartitionSpec) -> NamedSharding:
+    """The place of what is cut along `axes`; inside `by_rows`, by what is left."""
+    inside = jax.sharding.get_abstract_mesh()
+    if not inside.manual_axes:
+        return NamedSharding(mesh, axes)
+    return NamedSharding(inside, without(axes, inside.manual_axes))
+
+
+def without(axes: PartitionSpec, left_out: Sequence[str]) -> PartitionSpec:
+    """Returns the axes but for some, along which an array is then whole."""
+    kept = (
+        tuple(a for a in (axis if isinstance(axis, tuple) else (axis,)) if a)
+        for axis in axes
+    )
+    kept = (tuple(a for a in names if a not in left_out) for names in kept)
+    return PartitionSpec(*(names or None for names in kept))
 
 
 def attention(mesh: Mesh, **options: Any) -> Callable[..., Array]:
@@ -185,13 +224,18 @@ def _attend_apart(
     mesh: Mesh,
     options: Mapping[str, Any],
 ) -> Array:
-    heads = spec(("rows", None, "heads", None))
-    packed = None if segment is None else spec(("rows", None))
+    heads = _here(mesh, spec(("rows", None, "heads", None)))
+    packed = None if segment is None else _here(mesh, spec(("rows", None))).spec
     kernel = choose(mesh.devices.flat[0].platform, q, packed=segment is not None)
+    kernel = functools.partial(kernel, **options)
+    left = set(AXES) - set(jax.sharding.get_abstract_mesh().manual_axes)
+    if not left:
+        return kernel(q, k, v, segment)
     return jax.shard_map(
-        functools.partial(kernel, **options),
-        mesh=mesh,
-        in_specs=(heads, heads, heads, packed),
-        out_specs=heads,
+        kernel,
+        mesh=heads.mesh,
+        in_specs=(heads.spec, heads.spec, heads.spec, packed),
+        out_specs=heads.spec,
+        axis_names=left,
         check_vma=False,
     )(q, k, v, segment)

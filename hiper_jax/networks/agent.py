@@ -40,6 +40,7 @@ class Agent:
     rank: int = 0  # of the adapters that are trained; 0: all weights are
     alpha: float = 16.0  # strength of the adapters
     known: Any = None  # [V] bool, ids that have a token; None: all have one
+    fetch: Literal["chunk", "step"] = "chunk"  # how often a mesh's weights travel
 
     def __post_init__(self):
         if self.known is None and self.codec.tokenizer is not None:
@@ -59,6 +60,12 @@ class Agent:
         if self.rank and self.critic == "separate":
             critic["adapter"] = lora.abstract(self.config, self.rank)
         return actor, critic
+
+    @property
+    def fetches_once(self) -> bool:
+        """Whether an update fetches weights once a step, where devices cut rows."""
+        cut = self.mesh is not None and self.mesh.shape["tensor"] < self.mesh.size
+        return cut and self.fetch == "step"
 
     @property
     def served(self) -> Any:
@@ -126,6 +133,7 @@ def read_agent(
     trunk_gradient: float = 0.1,
     rank: int = 0,
     alpha: float = 16.0,
+    fetch: Literal["chunk", "step"] = "chunk",
 ) -> Agent:
     """Reads all of an agent but its weights.
 
@@ -133,7 +141,7 @@ def read_agent(
       directory: see the module's text.
       mesh: where weights and rows lie; None: on one device.
       dtype: of what is computed; weights are float32.
-      remat, critic, trunk_gradient, rank, alpha: see `Agent`.
+      remat, critic, trunk_gradient, rank, alpha, fetch: see `Agent`.
 
     Raises:
       FileNotFoundError, ValueError: something is missing or of another shape.
@@ -164,6 +172,7 @@ def read_agent(
         trunk_gradient=trunk_gradient,
         rank=rank,
         alpha=alpha,
+        fetch=fetch,
     )
     if not _has_own_trunk(directory / "critic", agent):
         return agent

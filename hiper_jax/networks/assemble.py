@@ -75,4 +75,5 @@ def held(agent: Agent, params: Any, which: int) -> Any:
     """What is trained of actor (0) or critic (1), it and its gradients in place."""
     if agent.mesh is None or params is None:
         return params
-    return sharding.hold(agent.leaves[which], agent.mesh)(params)
+    whole = agent.fetches_once
+    return sharding.hold(agent.leaves[which], agent.mesh, whole=whole)(params)

@@ -15,6 +15,22 @@ def apart(reference: Any, actor: Any, critic: Any) -> tuple[Any, Any]:
     return actor, critic
 
 
+class OwnRows(NamedTuple):
+    """Devices that each feed their own rows to whole weights, fetched beforehand."""
+
+    # (reference, actor, critic) -> the same, whole where rows are cut, what is only
+    # multiplied in the type that is computed in; None stays None
+    fetch: Callable[[Any, Any, Any], tuple[Any, Any, Any]]
+    # (fn, *args) -> fn(*args), run by each device; all have the same result
+    run: Callable[..., Any]
+    # (fn, leaves, *args) -> sums over devices of fn's gradients and metrics, and the
+    # largest of its last; the gradients are cut as the weights that `leaves` are of
+    summed: Callable[..., tuple[Any, dict[str, Array], Array]]
+    share: Callable[[Array], Array]  # inside: [C, ...] -> this device's rows of it
+    join: Callable[[Array], Array]  # inside: those of all devices
+    leaves: tuple[Any, Any]  # abstract trees of what is trained of actor and critic
+
+
 class Model(NamedTuple):
     """Pure functions over weights; weights are whatever pytrees they read."""
 
@@ -30,3 +46,5 @@ class Model(NamedTuple):
     # (reference, actor, critic) -> actor and critic as the functions above read them:
     # what is trained may stand on the frozen reference or on one another.
     assemble: Callable[[Any, Any, Any], tuple[Any, Any]] = apart
+    # Where weights are fetched once a step, not for every chunk; None: they are not.
+    own_rows: OwnRows | None = None

@@ -7,10 +7,13 @@ import jax
 from jax import Array
 
 from hiper_jax import lm
-from hiper_jax.lm import sharding, value_heads
+from hiper_jax.lm import sharding, sharding_rows, value_heads
 from hiper_jax.networks.agent import Agent
 from hiper_jax.networks.assemble import assemble
 from hiper_jax.networks.model import Model
+from hiper_jax.networks.own_rows import own_rows
+
+HEAD_CHUNK = 1024  # states that the head is applied to at once, over all devices
 
 
 def make_model(agent: Agent, heads: tuple[str, ...] = value_heads.HEADS) -> Model:
@@ -34,12 +37,13 @@ def make_model(agent: Agent, heads: tuple[str, ...] = value_heads.HEADS) -> Mode
             "has no critic: load it with critic='separate' or 'shared'"
         )
     if not heads:
-        return Model(score(agent), assemble=assemble(agent))
+        return Model(score(agent), assemble=assemble(agent), own_rows=own_rows(agent))
     return Model(
         score(agent),
         values(agent, heads),
         score_and_values(agent, heads) if agent.critic == "shared" else None,
         assemble(agent),
+        own_rows(agent),
     )
 
 
@@ -110,6 +114,7 @@ def scored(
         states,
         targets,
         temperature=temperature,
+        chunk=max(HEAD_CHUNK // sharding_rows.share(), 1),
         known=agent.known,
         constrain=agent.on_mesh().get("constrain"),
     )

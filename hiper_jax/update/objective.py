@@ -244,13 +244,6 @@ def gradient(actor: Any, critic: Any, loss: Loss, chunk: Chunk):
         total, parts, gap = policy_part(log_prob, entropy, loss, chunk)
         return total, (parts, gap)
 
-    def of_critic(critic):
-        assert model.values is not None  # `make_update` has looked
-        _, whole = model.assemble(loss.reference, actor, critic)
-        length = targets[1].shape[1]
-        values = model.values(whole, chunk.tokens, targets[0], length)
-        return value_part(values, loss, chunk)
-
     if loss.heads and model.score_and_values is not None:
         both = jax.value_and_grad(of_both, has_aux=True)
         (_, (parts, gap)), grads = both((actor, critic))
@@ -259,5 +252,42 @@ def gradient(actor: Any, critic: Any, loss: Loss, chunk: Chunk):
     if not loss.heads:
         return to_actor, None, parts, gap
     to_actor, critic = lax.optimization_barrier((to_actor, critic))
-    (_, errors), to_critic = jax.value_and_grad(of_critic, has_aux=True)(critic)
+    to_critic, errors = _of_critic(actor, critic, loss, chunk, *targets[:2])
     return to_actor, to_critic, parts | errors, gap
+
+
+def critic_gradient(actor: Any, critic: Any, loss: Loss, chunk: Chunk):
+    """`gradient` of a critic of its own alone: the actor's is None, the gap 0."""
+    start, response = loss.batch.start[chunk.rows], loss.batch.response[chunk.rows]
+    to_critic, errors = _of_critic(actor, critic, loss, chunk, start, response)
+    return None, to_critic, errors, jnp.zeros(())
+
+
+def _of_critic(actor, critic, loss: Loss, chunk: Chunk, start, response):
+    def value(critic):
+        assert loss.model.values is not None  # `make_update` has looked
+        _, whole = loss.model.assemble(loss.reference, actor, critic)
+        values = loss.model.values(whole, chunk.tokens, start, response.shape[1])
+        return value_part(values, loss, chunk)
+
+    (_, errors), to_critic = jax.value_and_grad(value, has_aux=True)(critic)
+    return to_critic, errors
+
+
+def loss_names(loss: Loss) -> tuple[str, ...]:
+    """The metrics whose shares chunks add up."""
+    return (
+        "loss/policy",
+        *(["loss/kl"] if loss.targets.reference is not None else []),
+        *value_names(loss),
+        "policy/entropy",
+        "policy/clip_fraction",
+        "policy/approx_kl",
+        "policy/dual_clip_fraction",
+        MEAN_GAP,
+    )
+
+
+def value_names(loss: Loss) -> tuple[str, ...]:
+    """Those of the critic."""
+    return tuple(f"loss/value_{name}" for name in loss.heads)

@@ -37,19 +37,21 @@ def values_of_rows(
     N, R = batch.response.shape
     blank = jnp.zeros((N, R, heads) if read_at is None else (N, heads))
 
-    def read(tokens, chosen):
+    def read(tokens, chosen, critic, start, read_at):
         assert model.values is not None  # `make_update` has looked
-        values = model.values(critic, tokens, batch.start[chosen], R)
-        expect("values", (rows.chunk, R, heads), values)
+        values = model.values(critic, tokens, start[chosen], R)
+        expect("values", (len(chosen), R, heads), values)
         return pick(values, None if read_at is None else read_at[chosen])
+
+    given = critic, batch.start, read_at
 
     with jax.named_scope("values"):
         if batch.sampled_value is None:
-            return map_rows(read, rows, blank)
+            return map_rows(read, rows, blank, *given)
         expect("the sampler", (N, R, heads), batch.sampled_value)
         length = jnp.where(batch.is_valued, 0, rows.length)
         left = rows._replace(length=length, num_rows=jnp.sum(length > 0))
-        found = map_rows(read, left, blank)
+        found = map_rows(read, left, blank, *given)
         known = pick(batch.sampled_value, read_at)
         # Valued rows have filled up the last chunk, cut to the length of others.
         valued = batch.is_valued.reshape(N, *[1] * (known.ndim - 1))
@@ -107,19 +109,19 @@ def taught(
         batch.num_turns,
         lengths_up_to(rows.lengths, longest),
         rows.chunk,
+        rows.own,
     )
 
-    def read(start, which: int):
-        def scored(tokens, chosen):
-            response = batch.response[chosen]
-            return model.score(actor, tokens, start[chosen], response, temperature)[
-                which
-            ]
+    def read(which: int):
+        def scored(tokens, chosen, actor, start, response):
+            said = response[chosen]
+            return model.score(actor, tokens, start[chosen], said, temperature)[which]
 
         return scored
 
-    blank = jnp.zeros(batch.response.shape)
+    blank, said = jnp.zeros(batch.response.shape), batch.response
+    starts = batch.teacher_start, batch.start
     with jax.named_scope("teacher"):
-        teacher = map_rows(read(batch.teacher_start, 0), teacher_rows, blank)
-        entropy = map_rows(read(batch.start, 1), rows, blank)
+        teacher = map_rows(read(0), teacher_rows, blank, actor, starts[0], said)
+        entropy = map_rows(read(1), rows, blank, actor, starts[1], said)
     return {"teacher_log_prob": teacher, "entropy": entropy}

@@ -21,17 +21,18 @@ from hiper_jax._programs import CountedJit
 from hiper_jax.act.stack import Batch
 from hiper_jax.credit.estimator import Credit, Estimator
 from hiper_jax.networks.model import Model
-from hiper_jax.update.chunks import Rows, at_length, map_rows, rows_of
+from hiper_jax.update.chunks import Rows, map_rows, rows_of
 from hiper_jax.update.minibatch import Totals, minibatch, shuffled
 from hiper_jax.update.objective import (
     MEAN_GAP,
-    Chunk,
     Loss,
     Settings,
     Targets,
     expect,
     gradient,
+    loss_names,
 )
+from hiper_jax.update.over_chunks import Minibatch, add_up, apart_gradient
 from hiper_jax.update.readings import taught, values_of_rows, values_of_turns
 from hiper_jax.update.state import Optimizers, TrainState, initial_state
 
@@ -106,18 +107,21 @@ def make_update(
         return initial_state(actor, critic, optimizers, key, reference)
 
     def update(state: TrainState, batch: Batch):
-        batch, rows = rows_of(batch, length_buckets, settings.chunk)
+        own = model.own_rows
+        batch, rows = rows_of(batch, length_buckets, settings.chunk, own)
         N, C = len(batch.tokens), rows.chunk
         M = -(-min(settings.minibatch, N) // C) * C
+        networks = state.reference, state.actor, state.critic
+        reference, *_ = networks = networks if own is None else own.fetch(*networks)
         targets, credit = measure(
-            model, estimator, settings, temperature, state, batch, rows
+            model, estimator, settings, temperature, networks, batch, rows
         )
         loss = Loss(
             model,
             settings,
             estimator.heads,
             temperature,
-            state.reference,
+            reference,
             batch,
             targets,
         )
@@ -136,37 +140,35 @@ def measure(
     estimator: Estimator,
     settings: Settings,
     temperature: float,
-    state: TrainState,
+    networks: tuple[Any, Any, Any],
     batch: Batch,
     rows: Rows,
 ) -> tuple[Targets, Credit]:
     """What is measured before the first step: values, credit, reference log-probs."""
     N, R = batch.response.shape
-    C, H = rows.chunk, len(estimator.heads)
+    H = len(estimator.heads)
     read_at = estimator.read_at(batch)
     values = jnp.zeros((N, H) if read_at is not None else (N, R, H))
     if H:
-        _, critic = model.assemble(state.reference, state.actor, state.critic)
+        _, critic = model.assemble(*networks)
         values = values_of_rows(model, critic, batch, rows, read_at, H)
     reference = None
     if settings.kl_coef or estimator.reads_reference:
 
-        def reference_of(tokens, chosen):
+        def reference_of(tokens, chosen, reference, start, response):
             log_prob, _ = model.score(
-                state.reference,
-                tokens,
-                batch.start[chosen],
-                batch.response[chosen],
-                temperature,
+                reference, tokens, start[chosen], response[chosen], temperature
             )
-            expect("score", (C, R), log_prob)
+            expect("score", (len(chosen), R), log_prob)
             return log_prob
 
+        blank = jnp.zeros((N, R))
+        given = networks[0], batch.start, batch.response
         with jax.named_scope("reference"):
-            reference = map_rows(reference_of, rows, jnp.zeros((N, R)))
+            reference = map_rows(reference_of, rows, blank, *given)
     known = batch.replace(reference_log_prob=reference)
     if estimator.reads_teacher:
-        actor, _ = model.assemble(state.reference, state.actor, state.critic)
+        actor, _ = model.assemble(*networks)
         known = known.replace(**taught(model, actor, temperature, batch, rows))
     with jax.named_scope("credit"):
         credit = estimator.assign(known, values)
@@ -257,7 +259,7 @@ def optimizer_step(work: Work, learner: Learner, grads: tuple[Any, Any]) -> Lear
 
 def summed_gradient(work: Work, ranks: Array, i: Array, learner: Learner):
     """Gradients and losses of minibatch i, its chunks added up."""
-    loss, rows, M, C = work.loss, work.rows, work.size, work.rows.chunk
+    loss, rows, M = work.loss, work.rows, work.size
     batch, targets = loss.batch, loss.targets
     slots, used = minibatch(ranks, i, work.count, batch.num_turns, M)
     # Like lengths side by side; what is not used stands with the shortest.
@@ -270,51 +272,16 @@ def summed_gradient(work: Work, ranks: Array, i: Array, learner: Learner):
         jnp.sum(targets.mask[slots].any(axis=1) & used),
         jnp.sum(reads, axis=tuple(range(reads.ndim - 1))),
     )
-    chunks = -(-totals.turns // C)
-
-    def add(j, sums):
-        place = M - (chunks - j) * C
-        chosen = lax.dynamic_slice(slots, (place,), (C,))
-        here = lax.dynamic_slice(used, (place,), (C,))
-        # An unused slot may name a long row: it must not set the length.
-        chosen = jnp.where(here, chosen, chosen[-1])
-        to_actor, to_critic, parts, gap = at_length(
-            lambda tokens, chosen, here: gradient(
-                learner.actor, learner.critic, loss, Chunk(tokens, chosen, here, totals)
-            ),
-            rows,
-            chosen,
-            here,
-        )
-        grads, losses, worst = sums
-        return (
-            jax.tree.map(jnp.add, grads, (to_actor, to_critic)),
-            jax.tree.map(jnp.add, losses, parts),
-            jnp.maximum(worst, gap),
-        )
-
-    blank = (
-        jax.tree.map(jnp.zeros_like, (learner.actor, learner.critic)),
-        dict.fromkeys(loss_names(loss), jnp.zeros(())),
-        jnp.zeros(()),
-    )
+    given = Minibatch(rows, slots, used, totals)
+    networks = learner.actor, learner.critic
     with jax.named_scope("gradient"):
-        (actor, critic), losses, worst = lax.fori_loop(0, chunks, add, blank)
-    return actor, critic, losses, worst
-
-
-def loss_names(loss: Loss) -> tuple[str, ...]:
-    """The metrics whose shares chunks add up."""
-    return (
-        "loss/policy",
-        *(["loss/kl"] if loss.targets.reference is not None else []),
-        *(f"loss/value_{name}" for name in loss.heads),
-        "policy/entropy",
-        "policy/clip_fraction",
-        "policy/approx_kl",
-        "policy/dual_clip_fraction",
-        MEAN_GAP,
-    )
+        if loss.model.own_rows is not None:
+            grads, losses, worst = apart_gradient(loss, given, *networks)
+        else:
+            grads, losses, worst = add_up(
+                gradient, loss_names(loss), networks, loss, given, *networks
+            )
+    return *grads, losses, worst
 
 
 def metric_names(loss: Loss) -> tuple[str, ...]:
