@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from hiper_jax import workdir
+from hiper_jax._disk import LOCK
 from hiper_jax.experiments.report import tables
 from hiper_jax.experiments.visible import visible
-from hiper_jax.workdir.lock import LOCK
 
 DEPTH = 3  # folders below the one that is listed
 Status = Literal["running", "finished", "stopped", "damaged"]

@@ -17,13 +17,23 @@ from collections.abc import Callable, Iterator
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 _SHORT = re.compile(r"\d+ requested and \d+ written")
+_OF_STORE = re.compile("(gs|s3):/")
+LOCK = ".lock"  # in a folder that is one process's
 _MAKING = ".making"
 _WAIT = 3600.0  # seconds that another process may take to make the same
 
 
 @contextlib.contextmanager
 def guarded(folder):
-    """Says in one line that the disk is full, or may not be written."""
+    """Says in one line that the disk is full, or may not be written.
+
+    A store's path, which would become a folder of that name, is refused.
+    """
+    if _OF_STORE.match(os.fspath(folder)):
+        raise ValueError(
+            f"{folder} is a path of a store, and only runs are written there: name a "
+            "folder"
+        )
     try:
         yield
     except (OSError, ValueError) as error:

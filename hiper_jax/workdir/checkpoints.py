@@ -13,12 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hiper_jax import _store
 from hiper_jax.hosts import Hosts
-from hiper_jax.workdir import checked
+from hiper_jax.workdir import checked, checked_store
 from hiper_jax.workdir.atomic import PARTIAL, guarded
 
 _BESIDE = 1 << 17  # bytes of metadata and what else is beside the state
 _SEALED = "sealed"  # beside the state: a manifest was written
+AT = ".at"  # in a copy of a run that lies in a store: where its checkpoints are
 
 
 def save(
@@ -49,28 +51,34 @@ def save(
     """
     leaves = _leaves(state)
     _check_finite(run, step, leaves)
-    root = pathlib.Path(run).resolve() / "checkpoints"
-    partial, final = root / f"{step:08d}{PARTIAL}", root / f"{step:08d}"
-    first = _first(hosts)
+    root, first = _root(run), _first(hosts)
+    # In a store nothing can be renamed: what has no manifest yet counts as not there.
+    partial = _in(root, f"{step:08d}{'' if isinstance(root, str) else PARTIAL}")
+    final = _in(root, f"{step:08d}")
 
     def begin() -> None:
         _sweep(root)
+        if isinstance(root, str):
+            return checked_store.remove(str(final))
         with guarded(root):
             root.mkdir(parents=True, exist_ok=True)
             _check_room(root, leaves)
 
     def finish() -> None:
-        with guarded(root):
-            checked.seal(partial)
-            _remove(final)
-            os.replace(partial, final)
+        if isinstance(final, str):
+            checked_store.seal(final)
+        else:
+            with guarded(root):
+                checked.seal(partial)
+                _remove(final)
+                os.replace(partial, final)
         for old in _steps(run)[:-keep] if keep else ():
             if not keep_every or old % keep_every:
-                _remove(root / f"{old:08d}")
+                _remove(_in(root, f"{old:08d}"))
 
     try:
         first("a checkpoint's folder", begin)
-        with guarded(root), _orbax() as ocp:
+        with _writing(root), _orbax() as ocp:
             beside = {"json": extra, _SEALED: True}
             ocp.save_checkpointables(partial, {"state": leaves, "extra": beside})
         first("a checkpoint's end", finish)
@@ -119,7 +127,7 @@ def restore(
             f"{run} holds no checkpoint{'' if step is None else f' of step {step}'}; "
             f"it has {_steps(run) or 'none'}"
         )
-    path = pathlib.Path(run).resolve() / "checkpoints" / f"{step:08d}"
+    path = _in(_root(run), f"{step:08d}")
     want = _leaves(like)
     sealed = _checked(path, hosts)
     with _readable(path), _orbax() as ocp:
@@ -190,11 +198,13 @@ def _first(hosts: Hosts | None) -> Callable[[str, Callable[[], Any]], Any]:
     return (lambda what, work: work()) if hosts is None else hosts.first
 
 
-def _checked(path: pathlib.Path, hosts: Hosts | None) -> bool:
+def _checked(path: pathlib.Path | str, hosts: Hosts | None) -> bool:
     """`checked.check` by the first host for all; raises `Damaged` on all."""
 
     def look() -> list[Any]:
         try:
+            if isinstance(path, str):
+                return [checked_store.check(path), ""]
             return [checked.check(path), ""]
         except checked.Damaged as error:
             return [False, str(error)]
@@ -207,7 +217,10 @@ def _checked(path: pathlib.Path, hosts: Hosts | None) -> bool:
 
 def _set_aside(run, damaged: Sequence[int]) -> None:
     for bad in damaged:
-        folder = pathlib.Path(run) / "checkpoints" / f"{bad:08d}"
+        folder = _in(_root(run), f"{bad:08d}")
+        if isinstance(folder, str):
+            checked_store.set_aside(folder)
+            continue
         aside = folder.with_name(folder.name + ".damaged")
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(folder, aside)
@@ -316,20 +329,58 @@ def _readable(path):
         ) from error
 
 
-def _remove(folder: pathlib.Path) -> None:
+def _remove(folder: pathlib.Path | str) -> None:
     """Removes a checkpoint; killed halfway, it leaves nothing that looks like one."""
+    if isinstance(folder, str):
+        return checked_store.remove(folder)
     if folder.exists():
         gone = folder.with_name(f"{folder.name}.old{PARTIAL}")
         os.replace(folder, gone)
         shutil.rmtree(gone, ignore_errors=True)
 
 
-def _sweep(root: pathlib.Path) -> None:
+def _sweep(root: pathlib.Path | str) -> None:
     """Removes what a killed or failed write left; Orbax appends to our name."""
+    if isinstance(root, str):
+        return checked_store.sweep(root)
     for leftover in root.glob(f"*{PARTIAL}*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _steps(run) -> list[int]:
-    root = pathlib.Path(run) / "checkpoints"
+    root = _root(run)
+    if isinstance(root, str):
+        return checked_store.steps(root)
     return sorted(int(p.name) for p in root.glob("*") if p.name.isdecimal())
+
+
+def _root(run) -> pathlib.Path | str:
+    """Where a run's checkpoints are: in its folder, or in a store."""
+    if _store.is_remote(run):
+        return f"{_store.named(run)}/checkpoints"
+    root = pathlib.Path(run).resolve() / "checkpoints"
+    try:
+        return _store.named((root / AT).read_text().strip())
+    except FileNotFoundError:
+        return root
+
+
+def _in(root: pathlib.Path | str, name: str) -> Any:
+    return f"{root}/{name}" if isinstance(root, str) else root / name
+
+
+@contextlib.contextmanager
+def _writing(root: pathlib.Path | str) -> Iterator[None]:
+    """`guarded`; of a store, says in one line which did not take what is written."""
+    if not isinstance(root, str):
+        with guarded(root):
+            yield
+        return
+    try:
+        yield
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        raise OSError(
+            f"a checkpoint cannot be written to {root} ({type(error).__name__}: "
+            f"{said}); what was finished before is whole: go on with --resume"
+        ) from error

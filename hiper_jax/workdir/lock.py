@@ -8,9 +8,7 @@ import platform
 from collections.abc import Iterator
 from typing import TextIO
 
-from hiper_jax._disk import is_file_at
-
-LOCK = ".lock"
+from hiper_jax._disk import LOCK, is_file_at
 
 
 @contextlib.contextmanager

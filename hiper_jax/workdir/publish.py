@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
+from hiper_jax.workdir.copies import here
 from hiper_jax.workdir.data import layout as layouts
 from hiper_jax.workdir.data.example import Entry, tfds
 from hiper_jax.workdir.data.layout import Layout, Source
@@ -68,7 +69,7 @@ def publish(
 
     Args:
       out: folder of the data set.
-      runs: folders of runs.
+      runs: folders of runs, or their paths in a store.
       plan: how episodes are divided.
       restart: begin again where `out` holds something else, rather than refuse it.
       say: is told of each piece.
@@ -96,7 +97,7 @@ def publish(
 
 
 def _files(runs: Sequence[Any]) -> list[_File]:
-    paths = [pathlib.Path(run) for run in runs]
+    paths = [here(run, lambda name: name.startswith("episodes/")) for run in runs]
     names = [path.resolve().name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]

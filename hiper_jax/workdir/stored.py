@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Iterator
 
 from hiper_jax.workdir import data
+from hiper_jax.workdir.copies import here
 from hiper_jax.workdir.data.example import Entry
 from hiper_jax.workdir.data.layout import INFO
 from hiper_jax.workdir.episodes import episode_files, read_episodes
@@ -19,7 +20,7 @@ def stored(path, split: str | None = None) -> Iterator[Entry]:
     """Yields the episodes of a run's folder, or of a data set, in order.
 
     Args:
-      path: the folder.
+      path: the folder, or its path in a store, of which a copy is made.
       split: of a data set; None: all of them.
 
     Raises:
@@ -27,7 +28,7 @@ def stored(path, split: str | None = None) -> Iterator[Entry]:
       ValueError: a file is damaged, or there is no such split.
       ImportError: it is a data set, and the extra `data` is missing.
     """
-    path = pathlib.Path(path)
+    path = here(path, _holds_episodes)
     if not is_stored(path):
         raise FileNotFoundError(
             f"{path} holds no episodes: name a run's folder, or a data set that `hiper "
@@ -49,3 +50,9 @@ def _of_run(name: str, files: dict[int, pathlib.Path]) -> Iterator[Entry]:
 
 def _by_process(path: pathlib.Path) -> bool:
     return any(path.glob(f"process-*/{INFO}"))
+
+
+def _holds_episodes(name: str) -> bool:
+    """Whether a file of a run, or of a data set, is what episodes are read from."""
+    first, _, rest = name.partition("/")
+    return not rest or first == "episodes" or first.startswith("process-")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hiper_jax.act.episode import Episode
+from hiper_jax.workdir.copies import here
 from hiper_jax.workdir.data.example import Entry, from_example, tfds
 from hiper_jax.workdir.data.layout import INFO, NAME, VERSION
 
@@ -19,7 +20,7 @@ def folders(path) -> list[pathlib.Path]:
     Raises:
       FileNotFoundError: there is none.
     """
-    path = pathlib.Path(path)
+    path = here(path, lambda name: "/" not in name or name.startswith("process-"))
     found = [path] if (path / INFO).is_file() else sorted(path.glob("process-*"))
     found = [folder for folder in found if (folder / INFO).is_file()]
     if not found:
