@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from hiper_jax import _store
 from hiper_jax.accept import (
     check_fields,
 )
@@ -243,12 +244,20 @@ def _play(asked: Play) -> None:
 
 
 def _report(asked: Report) -> str:
-    folders = [pathlib.Path(run) for run in (asked.run, *asked.others)]
+    from hiper_jax import workdir
+
+    if not asked.others and _store.is_remote(asked.run):
+        from hiper_jax.experiments.report.report import write_report
+
+        with workdir.copied(asked.run) as (run, send):
+            _check_run(asked.run, run)
+            page = write_report(run)
+            send()
+            return f"{asked.run.rstrip('/')}/{page.relative_to(run)}"
+    folders = [workdir.here(run) for run in (asked.run, *asked.others)]
     wrong = [str(f) for f in folders if not (f / "config.json").is_file()]
-    if len(folders) == 1 and wrong:
-        raise FileNotFoundError(
-            f"{asked.run} is not a run's folder: it has no config.json"
-        )
+    if len(folders) == 1:
+        _check_run(asked.run, folders[0])
     if wrong:
         named = ", ".join(map(repr, wrong))
         raise FileNotFoundError(f"no run's folder, without a config.json: {named}")
@@ -261,11 +270,16 @@ def _report(asked: Report) -> str:
     return str(write_report(folders[0]))
 
 
+def _check_run(name: str, folder: pathlib.Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{name} is not a run's folder: it has no config.json")
+
+
 def _runs(asked: Runs) -> str:
     from hiper_jax import workdir
     from hiper_jax.experiments import listing
 
-    above = pathlib.Path(asked.folder)
+    above = workdir.here(asked.folder, listing.is_listed)
     found = [listing.read(run) for run in listing.find(above)]
     if asked.csv:
         from hiper_jax.experiments.compare.outcomes import to_csv
@@ -274,7 +288,7 @@ def _runs(asked: Runs) -> str:
         if asked.csv == "-":
             return table.rstrip("\n")
         workdir.write_text(pathlib.Path(asked.csv), table)
-    return listing.text(found, above) if found else f"no run in {above}"
+    return listing.text(found, above) if found else f"no run in {asked.folder}"
 
 
 def _import(asked: ImportModel) -> str:

@@ -7,6 +7,7 @@ the episodes of an iteration, so those are taken together, as training took them
 import dataclasses
 import itertools
 import json
+import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -15,12 +16,13 @@ import jax
 import numpy as np
 import tyro
 
-from hiper_jax import workdir
+from hiper_jax import _store, workdir
 from hiper_jax.accept import Name, Whole, check_fields
 from hiper_jax.act.episode import Episode
 from hiper_jax.act.stack import Batch
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import folder, progress, recipes, setup, texts
+from hiper_jax.lm.model_folder import find_folder
 from hiper_jax.networks import placement
 from hiper_jax.networks.agent import Agent, read_agent
 from hiper_jax.networks.passes import make_model
@@ -98,11 +100,18 @@ def usual(places: Sequence[str], estimator: str, preset: str) -> configs.Train:
       preset: whose settings hold where no folder is a run's.
     """
     config = recipes.recipe(preset)
-    for place in map(pathlib.Path, filter(None, places)):
+    for place in map(_settings_folder, filter(None, places)):
         if (place / "metrics.jsonl").is_file():
             config = folder.settings_of(place, config)
             break
     return configs.with_estimator(config, estimator or config.estimator)
+
+
+def _settings_folder(place: str) -> pathlib.Path:
+    """A folder, of a store's path a copy of what holds a run's settings."""
+    if not _store.is_remote(place):
+        return pathlib.Path(place)
+    return workdir.here_if_run(place) or pathlib.Path(os.devnull)
 
 
 def start(words: Sequence[str], estimator: str) -> Credit:
@@ -127,7 +136,7 @@ def settings(asked: Credit) -> configs.Train:
 
 def weights(asked: Credit, config: configs.Train) -> tuple[Agent, TrainState | None]:
     """The networks, and their weights where a checkpoint is named."""
-    place = pathlib.Path(asked.checkpoint)
+    place = workdir.here_if_run(asked.checkpoint) or find_folder(asked.checkpoint)
     nothing = dict.fromkeys(("step", "actor_opt", "critic_opt", "key"))
     if not asked.checkpoint:
         return read_agent(

@@ -33,7 +33,7 @@ def evaluate_checkpoint(
 
     Args:
       checkpoint: a run's folder (its newest checkpoint, or its final model), or a
-        folder of weights.
+        folder of weights; or the path of either in a store.
       split: of the games; empty: the first that the run itself is examined on.
       episodes: games, spread evenly over the sorted split; 0 plays all.
       temperature: of sampling.
@@ -55,7 +55,8 @@ def evaluate_checkpoint(
         reading = dataclasses.replace(usual.reading, format="flat")
         usual = configs.with_estimator(usual, "gae_turn")
         usual = dataclasses.replace(usual, reading=reading)
-    config, agent, actor, step = _found(find_folder(checkpoint), usual)
+    folder = workdir.here_if_run(checkpoint) or find_folder(checkpoint)
+    config, agent, actor, step = _found(folder, usual)
     world = dataclasses.replace(config.world, data=data or config.world.data)
     worlds.check_data(world)
     split = split or next(iter(worlds.panels(world, 1, 1)))

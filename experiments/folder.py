@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hiper_jax import workdir
+from hiper_jax import _store, workdir
 from hiper_jax.act.codec import Codec
 from hiper_jax.experiments import games
 from hiper_jax.experiments.config import Train
@@ -83,19 +83,24 @@ def check(run: pathlib.Path, config: Train) -> None:
 
 
 def check_places(config: Train) -> None:
-    """Refuses a bucket, which would become a folder of that name.
+    """Refuses a path of a store that cannot be reached.
 
     Raises:
-      ValueError: naming the setting.
+      ValueError, ImportError, OSError: naming the setting, and what to do.
     """
-    data = str(getattr(config.world, "data", ""))
+    world = config.world
+    data, cache = (str(getattr(world, name, "")) for name in ("data", "cache"))
+    if _store.is_remote(cache):
+        raise ValueError(
+            f"--world.cache {cache}: games are made on a disk; name a folder"
+        )
     places = {"out": config.out, "model": config.model, "world.data": data}
     for name, place in places.items():
-        if "://" in place:
-            raise ValueError(
-                f"--{name} {place} is no folder of a file system, and buckets are not "
-                "read or written: mount it, or name a folder that all hosts share"
-            )
+        if _store.is_remote(place):
+            try:
+                _store.check(place)
+            except (ValueError, ImportError, OSError) as error:
+                raise type(error)(f"--{name} {error}") from None
 
 
 def read(run: pathlib.Path) -> dict[str, Any]:

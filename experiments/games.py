@@ -1,12 +1,14 @@
 """The settings of a world -> lists of games, made if need be, and a pool that plays."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from hiper_jax import _store
 from hiper_jax.act.envs.answers import Limits
 from hiper_jax.act.envs.env import MakeEnv
 from hiper_jax.act.envs.pool import Pool
@@ -19,7 +21,7 @@ def check_data(world: WorldSettings) -> None:
     Raises:
       ValueError, FileNotFoundError, ImportError: one line that says what to do.
     """
-    world_of(world).check(world)
+    world_of(world).check(_here(world))
 
 
 def games_folder(
@@ -30,7 +32,7 @@ def games_folder(
     Returns:
       The folder, or None where the games lie in no folder of the run's.
     """
-    return world_of(world).prepare(world, say)
+    return world_of(world).prepare(_here(world), say)
 
 
 def manifest(world: WorldSettings, split: str) -> Tasks:
@@ -43,7 +45,7 @@ def manifest(world: WorldSettings, split: str) -> Tasks:
     known = (splits.train, *splits.panels, *splits.kept)
     if split not in known:
         raise ValueError(f"Unknown split {split!r}: give one of {', '.join(known)}.")
-    return world_of(world).tasks(world, split)
+    return world_of(world).tasks(_here(world), split)
 
 
 def training_manifest(world: WorldSettings) -> Tasks:
@@ -100,7 +102,20 @@ def open_pool(world: WorldSettings, slots: int) -> Pool:
 
 def make_env(world: WorldSettings) -> MakeEnv:
     """What makes one environment, in whichever process."""
-    return world_of(world).make_env(world)
+    return world_of(world).make_env(_here(world))
+
+
+def _here(world: WorldSettings) -> WorldSettings:
+    """A world whose games are on this disk: of those in a store a copy."""
+    if not _store.is_remote(world.data):
+        return world
+    return dataclasses.replace(world, data=str(_copied(world.data)))
+
+
+@functools.cache
+def _copied(url: str) -> pathlib.Path:
+    """The games as they are in a store when a process first asks for them."""
+    return _store.fetched(url)
 
 
 def packages(world: WorldSettings) -> Sequence[str]:

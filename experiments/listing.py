@@ -13,6 +13,7 @@ import os
 import pathlib
 import platform
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from hiper_jax import workdir
 from hiper_jax._disk import LOCK
 from hiper_jax.experiments.report import tables
 from hiper_jax.experiments.visible import visible
+from hiper_jax.workdir.lease import beats
 
 DEPTH = 3  # folders below the one that is listed
 Status = Literal["running", "finished", "stopped", "damaged"]
@@ -133,12 +135,15 @@ def read(folder: pathlib.Path) -> Listed:
 def is_running(folder: pathlib.Path) -> bool:
     """Whether a process that lives holds the lock; asking disturbs no run.
 
-    Of a process on another machine only the lock itself tells.
+    Of a process on another machine only the lock itself tells; in a store, when it was
+    last written.
     """
     try:
         said = (folder / LOCK).read_text(errors="replace")
     except OSError:
         return False
+    if (lives := beats(said, time.time())) is not None:
+        return lives
     held = _HOLDER.match(said)
     if held and held[2].strip() == platform.node():
         try:
@@ -226,3 +231,12 @@ def _after(rounds: Mapping[str, Mapping[str, Any]]) -> tuple[str, tables.Rate | 
         if row.task_type == tables.OVERALL and row.after is not None:
             return row.split, row.after
     return "", None
+
+
+def is_listed(name: str) -> bool:
+    """Whether a file below a folder of runs is one that a list is made from."""
+    *above, last = name.split("/")
+    if len(above) > DEPTH + 1 or {"model", "checkpoints"} & set(above):
+        return False
+    known = ("config.json", "metrics.jsonl", "timing.jsonl", LOCK)
+    return last in known or above[-1:] == ["eval"]

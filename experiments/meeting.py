@@ -22,6 +22,7 @@ from hiper_jax.act.stack import Batch
 from hiper_jax.act.together import packed, unpacked
 from hiper_jax.experiments import export, folder, games, progress, setup
 from hiper_jax.experiments.config import Train
+from hiper_jax.experiments.place import Place
 from hiper_jax.experiments.redraw import Drawn
 from hiper_jax.hosts import HostError, Hosts
 from hiper_jax.networks.agent import Agent
@@ -42,6 +43,8 @@ class Run(Protocol):
     def panels(self) -> dict[str, tuple[list[str], str]]: ...
     @property
     def folder(self) -> pathlib.Path: ...
+    @property
+    def place(self) -> Place: ...
     @property
     def reader(self) -> Reader: ...
     @property
@@ -96,9 +99,13 @@ def write(run: Run, step: int, metrics, timing, episodes) -> None:
 
     hosts.first("metrics.jsonl", once)
     workdir.write_episodes(run.folder, step, episodes, hosts=hosts)
+    run.place.push()
     if run.config.data:
         hosts.exchange("the episodes of all hosts", step)  # each reads them all
+        if hosts.count > 1:
+            run.place.pull()
         export.publish_run(run.folder)
+        run.place.push()
     if hosts.writes:
         progress.print_iteration(step, run.config.num_updates, metrics, timing)
 
@@ -221,22 +228,6 @@ def tell(hosts: Hosts) -> Callable[[str], None] | None:
         hosts.asked = hosts.asked or name
 
     return note
-
-
-@contextlib.contextmanager
-def locked(hosts: Hosts, place: pathlib.Path) -> Iterator[None]:
-    """Holds a run's folder for all hosts; the first one's process holds the lock."""
-    if hosts.count == 1:
-        with workdir.locked(place):
-            yield
-        return
-    with contextlib.ExitStack() as stack:
-
-        def hold() -> None:
-            stack.enter_context(workdir.locked(place))
-
-        hosts.first("the lock", hold)
-        yield
 
 
 def make_games(hosts: Hosts, world: WorldSettings) -> None:

@@ -4,6 +4,7 @@ RUN/profile/plugins/profile/DATE/HOST.xplane.pb, which `xprof RUN/profile` shows
 """
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,8 +16,14 @@ from hiper_jax.experiments.settings import profiled_steps
 class Profile:
     """Traces the iterations that were asked for, and nothing between them."""
 
-    def __init__(self, config: Train, run: pathlib.Path):
-        """Begins nothing yet; `run` is the run's folder."""
+    def __init__(
+        self,
+        config: Train,
+        run: pathlib.Path,
+        told: Callable[[pathlib.Path], Any] = str,
+    ):
+        """Begins nothing yet; `run` is the run's folder, `told` what others call it."""
+        self._told = told
         self._steps = profiled_steps(config.profile_steps)
         self._folder = run / "profile"
         self._on = False
@@ -57,4 +64,5 @@ class Profile:
         if self._on:
             self._on = False
             jax.profiler.stop_trace()
-            print(f"profile: {self._folder} (xprof {self._folder})")
+            where = self._told(self._folder)
+            print(f"profile: {where} (xprof {where})")

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from hiper_jax import workdir
+from hiper_jax import _store, workdir
 from hiper_jax.act.rollout import Dropped, Environments, Reader, rollout
 from hiper_jax.credit.strata import StrataSettings
 from hiper_jax.experiments import config as configs
@@ -28,6 +28,7 @@ from hiper_jax.experiments import (
     setup,
     trackers,
 )
+from hiper_jax.experiments import place as places
 from hiper_jax.experiments.capacity import layout, precompile
 from hiper_jax.experiments.follow import follow
 from hiper_jax.experiments.profiling import Profile
@@ -47,7 +48,8 @@ class Run:
 
     config: configs.Train
     name: str  # of the preset
-    folder: pathlib.Path
+    folder: pathlib.Path  # where its files are written
+    place: places.Place  # where they belong
     agent: Agent
     functions: setup.Functions
     reader: Reader
@@ -97,14 +99,16 @@ def train(config: configs.Train, name: str, hosts: Hosts | None = None) -> pathl
         workdir.data.tfds()
     hosts = hosts or Hosts()
     setup.check_hosts(config, hosts.count)
-    place = pathlib.Path(config.out or default_folder(config, name))
-    hosts.first("the run's folder", lambda: folder.check(place, config))
-    with meeting.locked(hosts, place):
+    where = config.out or default_folder(config, name)
+    if not _store.is_remote(where):
+        here = pathlib.Path(where)
+        hosts.first("the run's folder", lambda: folder.check(here, config))
+    with places.opened(hosts, where) as place:
         return _train(config, name, place, hosts)
 
 
 def _train(
-    config: configs.Train, name: str, place: pathlib.Path, hosts: Hosts
+    config: configs.Train, name: str, place: places.Place, hosts: Hosts
 ) -> pathlib.Path:
     """`train` in a folder that is these processes' alone."""
     began = time.monotonic()
@@ -113,7 +117,7 @@ def _train(
         progress.deferred(meeting.tell(hosts)) as guard,
         games.open_pool(config.world, max(config.slots // hosts.count, 1)) as pool,
         run.log,
-        Profile(config, place) as profile,
+        Profile(config, place.folder, place.told) as profile,
     ):
         state = loop(run, state, pool, guard, profile)
     if int(state.step) < config.num_updates:
@@ -122,11 +126,15 @@ def _train(
     actor, critic = placement.fetched(assemble.merged(run.agent, state), hosts.writes)
 
     def finish() -> None:
+        if hosts.count > 1:
+            place.pull()  # the report shows the episodes of all
         model = configs.start_of(config)
         save_agent(run.folder / "model", run.agent, actor, critic, tokenizer=model)
         tables.write(run.folder)
         print(tables.render(run.folder))
-        print(f"report: {report.write_report(run.folder)}")
+        page = report.write_report(run.folder)
+        place.push()
+        print(f"report: {place.told(page)}")
         print(f"{(time.monotonic() - began) / 60:.1f} minutes in all")
 
     hosts.first("the model and the report", finish)
@@ -134,11 +142,13 @@ def _train(
 
 
 def prepare(
-    config: configs.Train, name: str, place: pathlib.Path, hosts: Hosts
+    config: configs.Train, name: str, place: places.Place, hosts: Hosts
 ) -> tuple[Run, TrainState]:
     """Checks what is left to check, then makes or reads what the run begins with."""
+    run_folder = place.folder
     # Again: now nobody else can begin there.
-    hosts.first("the run's folder", lambda: folder.check(place, config))
+    with place.naming():
+        hosts.first("the run's folder", lambda: folder.check(run_folder, config))
     model = configs.start_of(config)
     say = print if hosts.writes else lambda line: None
     layout.check(config, model, say)
@@ -146,7 +156,7 @@ def prepare(
     meeting.make_games(hosts, config.world)
     train_games, panels = lists_of(config, hosts)
     agent = read_agent(model, mesh=mesh, **setup.agent_settings(config))
-    config = folder.dated(place, config, agent.codec, hosts)
+    config = folder.dated(run_folder, config, agent.codec, hosts)
     functions = setup.build(config, agent, hosts=hosts.count)
     if config.precompile:
         precompile.precompile(config, agent, functions, say)
@@ -156,7 +166,8 @@ def prepare(
     run = Run(
         config=config,
         name=name,
-        folder=place,
+        folder=run_folder,
+        place=place,
         agent=agent,
         functions=functions,
         reader=setup.reader_of(agent, config.reading, config.world.environment),
@@ -166,21 +177,27 @@ def prepare(
         hosts=hosts,
         stored=offline.load(config, agent) if config.offline else None,
         # The last: what fails before leaves no tracker open.
-        log=trackers.start(config, name, place)
+        log=trackers.start(config, name, run_folder)
         if hosts.writes
         else trackers.Trackers([]),
     )
-    newest = hosts.first("the checkpoints", lambda: workdir.latest_step(place))
+    newest = hosts.first("the checkpoints", lambda: workdir.latest_step(run_folder))
     if newest is None:
         packages = games.packages(config.world)
-        hosts.first("config.json", lambda: folder.claim(place, config, name, packages))
+
+        def begin() -> None:
+            folder.claim(run_folder, config, name, packages)
+            place.push()
+
+        hosts.first("config.json", begin)
         return run, state
-    state, _ = workdir.restore_newest(place, state, say=run.say, hosts=hosts)
+    state, _ = workdir.restore_newest(run_folder, state, say=run.say, hosts=hosts)
     step = int(state.step)
 
     def go_on() -> None:
-        folder.note_changes(place, config, step)
-        workdir.truncate_after(place, step)
+        folder.note_changes(run_folder, config, step)
+        workdir.truncate_after(run_folder, step)
+        place.push()
 
     hosts.first("what was written later", go_on)
     run.say(f"resuming after iteration {step}")
@@ -378,7 +395,12 @@ def examine(run: Run, state: TrainState, pool: Environments, tag: str, guard) ->
             seed=config.seed,
             manifest_hash=digest,
         )
-        hosts.first(what, lambda to=file, what=record: workdir.write_json(to, what))
+
+        def write(to=file, record=record) -> None:
+            workdir.write_json(to, record)
+            run.place.push()
+
+        hosts.first(what, write)
         run.say(f"{tag} {tables.summary(record)}")
 
 

@@ -23,6 +23,10 @@ _MAKING = ".making"
 _WAIT = 3600.0  # seconds that another process may take to make the same
 
 
+class NotHere(OSError):
+    """What failed is no disk of this machine."""
+
+
 @contextlib.contextmanager
 def guarded(folder):
     """Says in one line that the disk is full, or may not be written.
@@ -36,6 +40,8 @@ def guarded(folder):
         )
     try:
         yield
+    except NotHere:
+        raise
     except (OSError, ValueError) as error:
         # Orbax's storage layer raises ValueError, the number in its text only; numpy
         # an OSError without one.

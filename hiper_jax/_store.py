@@ -19,13 +19,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hiper_jax._disk import guarded, made
+from hiper_jax._disk import NotHere, guarded, made
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}  # scheme -> package, extra
 _WAITS = (1.0, 5.0)  # seconds before trying again; the packages try for longer
 _TOKENS = ("crc32c", "md5Hash", "ETag", "etag", "generation", "mtime", "created")
-_FINAL = (FileNotFoundError, FileExistsError, ImportError, ValueError, MemoryError)
+_FINAL = (FileNotFoundError, FileExistsError, ImportError, MemoryError)
 
 
 class Object(NamedTuple):
@@ -54,7 +54,7 @@ def named(url: str) -> str:
       ValueError: it is that of no store that is known, or names no bucket.
     """
     found = _SCHEME.match(url)
-    scheme, rest = (found[1], url[found.end() :].strip("/")) if found else ("", "")
+    scheme, rest = (found[1], url[found.end() :].rstrip("/")) if found else ("", "")
     parts = rest.split("/")
     if scheme not in _PACKAGES or not all(parts) or {".", ".."} & set(parts):
         raise ValueError(
@@ -88,7 +88,7 @@ def patiently(
     url: str,
     done: str,
     work: Callable[[], Any],
-    waits: Sequence[float] = _WAITS,
+    waits: Sequence[float] | None = None,
 ) -> Any:
     """Does something with a store, again where that may help.
 
@@ -96,26 +96,26 @@ def patiently(
       url: with which path.
       done: what it is that is done to it, for the message.
       work: does it.
-      waits: seconds before each further try.
+      waits: seconds before each further try; None: the usual ones.
 
     Raises:
       FileNotFoundError, FileExistsError: the store says so.
       OSError: it did not answer as it should; the path and its words are in it.
     """
-    for wait in (*waits, None):
+    for wait in (*(_WAITS if waits is None else waits), None):
         try:
             return work()
         except _FINAL:
             raise
         except Exception as error:
-            said = " ".join(str(error).split())[:300]
-            closed = isinstance(error, PermissionError) or "Forbidden" in said
-            if wait is not None and not closed and not _of_this_disk(error):
-                time.sleep(wait)
-                continue
             if _of_this_disk(error):
                 raise
-            raise OSError(
+            said = " ".join(str(error).split())[:300]
+            closed = isinstance(error, PermissionError | ValueError)
+            if wait is not None and not closed and "Forbidden" not in said:
+                time.sleep(wait)
+                continue
+            raise NotHere(
                 f"{url} cannot be {done} ({type(error).__name__}: {said}); see whether "
                 "the bucket is there, who may read and write it, and whether this "
                 "machine has credentials for it"
@@ -150,18 +150,19 @@ def listed(url: str) -> dict[str, Object]:
     url = named(url)
     system = file_system(url)
 
-    def find() -> dict[str, Any]:
+    above = url.partition("://")[2] + "/"
+
+    def find() -> dict[str, Any] | None:
         system.invalidate_cache()
         try:
             return system.find(url, detail=True)
         except FileNotFoundError:
-            if not system.exists(url.partition("://")[2].partition("/")[0]):
-                raise OSError("there is no such bucket") from None
-            return {}
+            return {} if system.exists(above.partition("/")[0]) else None
 
-    above = url.partition("://")[2] + "/"
-    found = {}
-    for name, info in sorted(patiently(url, "listed", find).items()):
+    found, known = {}, patiently(url, "listed", find)
+    if known is None:
+        raise NotHere(f"{url} cannot be listed: there is no such bucket")
+    for name, info in sorted(known.items()):
         rest = name.removeprefix(above)
         if rest == name or not rest or rest.endswith("/"):
             continue  # a mark that some tools write for a folder
@@ -246,16 +247,22 @@ def receive(url: str, objects: Mapping[str, Object], folder: pathlib.Path) -> No
         for place in places.values():
             place.parent.mkdir(parents=True, exist_ok=True)
 
-        def get() -> None:
-            system.get(
-                [f"{url}/{name}" for name in objects], [str(p) for p in places.values()]
-            )
-            for name, one in objects.items():
-                if (size := places[name].stat().st_size) != one.size:
-                    raise OSError(f"{size} bytes of the {one.size} of {name} came")
+    def get() -> None:
+        system.get(
+            [f"{url}/{name}" for name in objects], [str(p) for p in places.values()]
+        )
+        for name, one in objects.items():
+            if (size := places[name].stat().st_size) != one.size:
+                raise OSError(f"{size} bytes of the {one.size} of {name} came")
 
-        if objects:
+    if objects:
+        try:
             patiently(url, "read", get)
+        except OSError as error:
+            if not _of_this_disk(error):
+                raise
+            with guarded(folder):
+                raise
 
 
 def fetched(

@@ -4,14 +4,13 @@ gcsfs and TensorStore talk to it as they talk to the real one, each in its own w
 is told to them is an address in the environment, which child processes inherit.
 """
 
-import contextlib
+import functools
 import json
 import re
 import threading
 import urllib.parse
 import zlib
 from base64 import b64encode
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
@@ -215,9 +214,12 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(about(name, self.bucket.put(name, body)))
 
 
-@contextlib.contextmanager
-def serving() -> Iterator[tuple[Bucket, dict[str, str]]]:
-    """Yields a bucket and the environment in which `gs://bucket/...` is it."""
+@functools.cache
+def serving() -> tuple[Bucket, dict[str, str]]:
+    """A bucket and the environment in which `gs://bucket/...` is it.
+
+    One a process: what talks to it asks for its address once.
+    """
     handler = type("Handler", (_Handler,), {"bucket": Bucket()})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
@@ -230,8 +232,4 @@ def serving() -> Iterator[tuple[Bucket, dict[str, str]]]:
         "GOOGLE_AUTH_TOKEN_FOR_TESTING": "nobody",
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # asks Google what a bucket is
     }
-    try:
-        yield handler.bucket, told
-    finally:
-        server.shutdown()
-        server.server_close()
+    return handler.bucket, told

@@ -18,6 +18,7 @@ from hiper_jax.experiments import cli, folder, progress
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import train as training
 from hiper_jax.experiments.eval import evaluate_checkpoint
+from hiper_jax.experiments.place import Place
 from hiper_jax.experiments.report import report
 from hiper_jax.experiments.train import train
 from hiper_jax.hosts import Hosts
@@ -182,7 +183,7 @@ def test_a_template_is_told_the_day_on_which_the_run_began(
 
     def day(today: str, config=config):
         monkeypatch.setattr(folder, "today", lambda: today)
-        made, _ = training.prepare(config, "test", tmp_path / "run", Hosts())
+        made, _ = training.prepare(config, "test", Place(tmp_path / "run"), Hosts())
         prompt = made.reader.codec.encode_prompt("x")
         record = json.loads((tmp_path / "run" / "config.json").read_text())
         assert record["reading"]["clock"] == made.config.reading.clock

@@ -151,7 +151,7 @@ def test_each_process_writes_its_own_episodes_and_one_the_numbers(interrupted):
         (["--processes", "2"], "coordinator must be HOST:PORT"),
         (["--process", "1"], "process must be below processes"),
         (["--coordinator", "here"], "coordinator must be HOST:PORT, got here"),
-        (["--out", "gs://bucket/run"], "--out gs://bucket/run is no folder"),
+        (["--out", "az://bucket/run"], "--out az://bucket/run is no folder, and no path"),
     ],
 )
 def test_what_cannot_start_is_refused_in_one_line(words, said, capsys):
@@ -159,7 +159,7 @@ def test_what_cannot_start_is_refused_in_one_line(words, said, capsys):
         main(["train", "quickstart", *words])
     assert stop.value.code == 2
     assert said in capsys.readouterr().err
-    assert not pathlib.Path("gs:").exists()
+    assert not pathlib.Path("az:").exists()
 
 
 def test_launch_takes_its_own_flags_and_leaves_the_others():

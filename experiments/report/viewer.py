@@ -16,7 +16,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from hiper_jax import workdir
+from hiper_jax import _store, workdir
 from hiper_jax.act.codec import load_codec
 from hiper_jax.act.pieces import piece_table
 from hiper_jax.experiments import config as configs
@@ -96,7 +96,8 @@ def script() -> str:
 
 def vocabulary(run: pathlib.Path, config: Mapping[str, Any]) -> Vocabulary | None:
     """The vocabulary of a run's model, or of what it started from; None without."""
-    for folder in (run / "model", _start(config)):
+    own = run / "model"
+    for folder in [own] if (own / "tokenizer.json").is_file() else [_start(config)]:
         if folder is None or not (folder / "tokenizer.json").is_file():
             continue
         try:
@@ -113,9 +114,17 @@ def _start(config: Mapping[str, Any]) -> pathlib.Path | None:
         record = {k: v for k, v in config.items() if k not in ("provenance", "changes")}
         if "world" in record:
             record["world"] = games.recorded(record["world"])
+        if _store.is_remote(model := str(record.get("model", ""))):
+            folder = _store.fetched(model, _of_tokenizer)  # not gigabytes of weights
+            return folder / "model" if (folder / "model").is_dir() else folder
         return configs.start_of(replaced(configs.Train(), record))
     except (ValueError, ImportError, OSError, LookupError, TypeError, AttributeError):
         return None  # settings of another time, or damaged ones
+
+
+def _of_tokenizer(name: str) -> bool:
+    text = name.endswith((".json", ".jinja", ".txt", ".model"))
+    return text and name.rpartition("/")[0] in ("", "model")
 
 
 def _write(run: pathlib.Path, step: int, text: str) -> None:

@@ -16,7 +16,7 @@ In a store (gs://, s3://) the same under the same names; see `copies`.
 from hiper_jax.workdir import data
 from hiper_jax.workdir.atomic import write_bytes, write_json, write_text
 from hiper_jax.workdir.checkpoints import latest_step, restore, restore_newest, save
-from hiper_jax.workdir.copies import Mirror, copied, here
+from hiper_jax.workdir.copies import Mirror, copied, here, here_if_run
 from hiper_jax.workdir.episodes import episode_files, read_episodes, write_episodes
 from hiper_jax.workdir.lease import leased
 from hiper_jax.workdir.lock import locked
@@ -34,6 +34,7 @@ __all__ = [
     "data",
     "episode_files",
     "here",
+    "here_if_run",
     "is_stored",
     "latest_step",
     "leased",

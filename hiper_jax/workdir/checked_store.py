@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from hiper_jax import _store
 from hiper_jax.workdir.checked import MANIFEST, Damaged
 
+AT = ".at"  # in checkpoints/ of a run's copy on a disk: where they are
 _ASIDE = "manifest.damaged"
 
 

@@ -20,7 +20,6 @@ from hiper_jax.workdir.atomic import PARTIAL, guarded
 
 _BESIDE = 1 << 17  # bytes of metadata and what else is beside the state
 _SEALED = "sealed"  # beside the state: a manifest was written
-AT = ".at"  # in a copy of a run that lies in a store: where its checkpoints are
 
 
 def save(
@@ -78,7 +77,7 @@ def save(
 
     try:
         first("a checkpoint's folder", begin)
-        with _writing(root), _orbax() as ocp:
+        with _writing(root), _orbax(in_store=isinstance(root, str)) as ocp:
             beside = {"json": extra, _SEALED: True}
             ocp.save_checkpointables(partial, {"state": leaves, "extra": beside})
         first("a checkpoint's end", finish)
@@ -293,7 +292,7 @@ def _leaves(tree: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _orbax() -> Iterator[Any]:
+def _orbax(in_store: bool = False) -> Iterator[Any]:
     """Orbax, silent, with `extra` as plain JSON; reads what is asked for only.
 
     Left to itself it writes JSON as arrays, which loses None and large integers, and
@@ -307,6 +306,8 @@ def _orbax() -> Iterator[Any]:
     context.checkpointables.registry.add(
         ocp.handlers.JsonHandler, checkpointable_name="extra"
     )
+    if in_store:  # a rename there would copy, object by object
+        context.atomicity.mode = ocp.options.AtomicityMode.COMMIT_FILE
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
@@ -360,7 +361,7 @@ def _root(run) -> pathlib.Path | str:
         return f"{_store.named(run)}/checkpoints"
     root = pathlib.Path(run).resolve() / "checkpoints"
     try:
-        return _store.named((root / AT).read_text().strip())
+        return _store.named((root / checked_store.AT).read_text().strip())
     except FileNotFoundError:
         return root
 

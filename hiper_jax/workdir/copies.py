@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from hiper_jax import _store
 from hiper_jax._disk import LOCK, one_at_a_time
 from hiper_jax.workdir.atomic import PARTIAL, write_json, write_text
-from hiper_jax.workdir.checkpoints import AT
+from hiper_jax.workdir.checked_store import AT
 
 _CHECKPOINTS = "checkpoints/"
 _INDEX = "index.json"  # beside the folder
@@ -146,6 +146,18 @@ def here(path, keep: Keep = lambda name: True) -> pathlib.Path:
         return folder
 
 
+def here_if_run(path) -> pathlib.Path | None:
+    """The settings and numbers of a run in a store, as a folder; its episodes stay.
+
+    Returns:
+      None where it is a folder of this disk, or no run's.
+    """
+    if not _store.is_remote(path):
+        return None
+    folder = here(path, _is_of_settings)
+    return folder if (folder / "metrics.jsonl").is_file() else None
+
+
 @contextlib.contextmanager
 def _kept(url: str, keep: Keep) -> Iterator[Mirror]:
     url = _store.named(url)
@@ -173,9 +185,15 @@ def _is_state(name: str) -> bool:
     return "checkpoints" in name.split("/")[:-1]
 
 
+def _is_of_settings(name: str) -> bool:
+    return name in ("config.json", "metrics.jsonl")
+
+
 def _is_sent(name: str) -> bool:
-    whole = PARTIAL not in name and name.rpartition("/")[2] != LOCK
-    return whole and not _is_state(name)
+    """Whether a file goes to the store; what W&B keeps on a disk goes to W&B."""
+    if PARTIAL in name or name.rpartition("/")[2] == LOCK:
+        return False
+    return not _is_state(name) and not name.startswith("wandb/")
 
 
 def _state(place: pathlib.Path) -> tuple[int, int] | None:

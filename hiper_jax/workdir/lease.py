@@ -21,7 +21,7 @@ from hiper_jax._disk import LOCK
 BEAT = 15.0  # seconds between two signs of life
 SILENT = 4  # beats without one, after which a holder counts as gone
 _SETTLE = 1.0  # seconds in which somebody else may be taking over, too
-_TEXT = re.compile(r"process (\d+) on (.*)\nbeat (\d+)\n")
+_TEXT = re.compile(r"process (\d+) on (.*)\nbeat (\d+\.\d+)\n")
 
 
 class Lease:
@@ -33,6 +33,7 @@ class Lease:
         self.taken = ""  # by whom, once somebody else has
         self._key = secrets.token_hex(8)
         self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, daemon=True)
 
     def check(self) -> None:
         """Raises ValueError where somebody else has taken over."""
@@ -48,6 +49,8 @@ class Lease:
             _store.write(self.object, self._text(), new=True)
             return
         before = self._read()
+        if self._key in before:
+            return  # the store's answer was lost, and it was asked again
         if _lives(before):
             wait = SILENT * self.beat
             say(
@@ -71,7 +74,10 @@ class Lease:
             )
 
     def keep(self) -> None:
-        """Writes the object again and again, until `give_back`."""
+        """Begins to write the object again and again, until `give_back`."""
+        self._thread.start()
+
+    def _keep(self) -> None:
         while not self._ended.wait(self.beat):
             with contextlib.suppress(OSError):  # the next beat may come through
                 if self._key not in (now := self._read()):
@@ -82,6 +88,7 @@ class Lease:
     def give_back(self) -> None:
         """Ends `keep` and removes the object."""
         self._ended.set()
+        self._thread.join(SILENT * BEAT)
         with contextlib.suppress(OSError):
             if self._key in self._read():
                 url, _, name = self.object.rpartition("/")
@@ -89,7 +96,7 @@ class Lease:
 
     def _text(self) -> bytes:
         who = f"process {os.getpid()} on {platform.node()}"
-        return f"{who}\nbeat {time.time():.0f}\n{self._key}\n".encode()
+        return f"{who}\nbeat {time.time():.3f}\n{self._key}\n".encode()
 
     def _read(self) -> str:
         try:
@@ -115,8 +122,7 @@ def leased(
     """
     lease = Lease(_store.named(url), beat)
     lease.take(say)
-    thread = threading.Thread(target=lease.keep, daemon=True)
-    thread.start()
+    lease.keep()
     try:
         yield lease
     finally:
@@ -131,7 +137,7 @@ def holder(text: str) -> str:
 def beats(text: str, now: float) -> bool | None:
     """Whether a lock's text tells of a holder that lives; None: of no store."""
     found = _TEXT.match(text)
-    return None if found is None else now - int(found[3]) < 2 * SILENT * BEAT
+    return None if found is None else now - float(found[3]) < 2 * SILENT * BEAT
 
 
 def _lives(text: str) -> bool:
