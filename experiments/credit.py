@@ -17,6 +17,7 @@ import numpy as np
 import tyro
 
 from hiper_jax import _store, workdir
+from hiper_jax._disk import refuse_store
 from hiper_jax.accept import Name, Whole, check_fields
 from hiper_jax.act.episode import Episode
 from hiper_jax.act.stack import Batch
@@ -73,6 +74,7 @@ def main(asked: Credit) -> None:
     if bool(asked.text) == bool(asked.source):
         raise ValueError("name a folder of episodes, or a file with --text; not both")
     out = pathlib.Path(asked.out)
+    refuse_store(out)
     if out.exists():
         raise ValueError(f"{out} is there already: name another --out")
     lines = texts.read_lines(asked.text) if asked.text else []

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 from hiper_jax import workdir
+from hiper_jax._disk import refuse_store
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import progress, setup
@@ -50,6 +51,7 @@ def evaluate_checkpoint(
     Raises:
       FileNotFoundError, ValueError: nothing there, or of another shape.
     """
+    refuse_store(out)
     usual = recipe(preset)
     if format == "flat":
         reading = dataclasses.replace(usual.reading, format="flat")

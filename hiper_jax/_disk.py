@@ -27,17 +27,22 @@ class NotHere(OSError):
     """What failed is no disk of this machine."""
 
 
-@contextlib.contextmanager
-def guarded(folder):
-    """Says in one line that the disk is full, or may not be written.
+def refuse_store(folder) -> None:
+    """Raises ValueError for a store's path, which would become a folder of that name.
 
-    A store's path, which would become a folder of that name, is refused.
+    A `pathlib.Path` of one has lost a slash.
     """
     if _OF_STORE.match(os.fspath(folder)):
         raise ValueError(
             f"{folder} is a path of a store, and only runs are written there: name a "
             "folder"
         )
+
+
+@contextlib.contextmanager
+def guarded(folder):
+    """Says in one line that the disk is full, or may not be written."""
+    refuse_store(folder)
     try:
         yield
     except NotHere:

@@ -54,10 +54,12 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
         _store.file_system("s3://bucket/run")
 
 
-@pytest.mark.parametrize("name", ["out", "model"])
-def test_a_bucket_that_is_not_there_is_named_with_its_setting(bucket, name):
+@pytest.mark.parametrize(
+    "name, config",
+    [("out", Train(out="gs://nobody/run")), ("model", Train(model="gs://nobody/run"))],
+)
+def test_a_bucket_that_is_not_there_is_named_with_its_setting(bucket, name, config):
     del bucket
-    config = Train(**{name: "gs://nobody/run"})
     with pytest.raises(OSError, match=f"--{name} gs://nobody/run.*no such bucket"):
         folder.check_places(config)
 
@@ -280,4 +282,9 @@ def test_a_list_of_runs_tells_which_of_a_store_live(tmp_path):
 def test_only_runs_are_written_to_a_store():
     with pytest.raises(ValueError, match="gs:/+bucket/x.* is a path of a store"):
         workdir.write_text("gs://bucket/x/y.json", "{}")
+    with (
+        pytest.raises(ValueError, match="is a path of a store"),
+        workdir.locked("gs:/bucket/x"),
+    ):
+        pass
     assert not pathlib.Path("gs:").exists()

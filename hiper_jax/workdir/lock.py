@@ -8,7 +8,7 @@ import platform
 from collections.abc import Iterator
 from typing import TextIO
 
-from hiper_jax._disk import LOCK, is_file_at
+from hiper_jax._disk import LOCK, is_file_at, refuse_store
 
 
 @contextlib.contextmanager
@@ -22,10 +22,11 @@ def locked(run) -> Iterator[None]:
       run: the run's folder.
 
     Raises:
-      ValueError: another process holds it, who is named.
+      ValueError: another process holds it, who is named; or it is a store's path.
       OSError: the folder cannot be made or written.
     """
     folder = pathlib.Path(run)
+    refuse_store(folder)
     with contextlib.ExitStack() as stack:
         while (file := _opened(stack, folder)) is None:
             pass
