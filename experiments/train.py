@@ -85,10 +85,10 @@ def train(config: configs.Train, name: str, hosts: Hosts | None = None) -> pathl
       hosts: the processes that train together; None: this one alone.
 
     Returns:
-      The run's folder.
+      The run's folder; of a run in a store the copy, which is gone.
 
     Raises:
-      ValueError, FileNotFoundError: something in the settings cannot work.
+      ValueError, FileNotFoundError, OSError, ImportError: something in the settings cannot work.
     """
     folder.check_places(config)
     games.check_data(config.world)
@@ -137,6 +137,7 @@ def _train(
         print(f"report: {place.told(page)}")
         print(f"{(time.monotonic() - began) / 60:.1f} minutes in all")
 
+    place.push()
     hosts.first("the model and the report", finish)
     return run.folder
 

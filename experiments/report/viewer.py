@@ -96,8 +96,8 @@ def script() -> str:
 
 def vocabulary(run: pathlib.Path, config: Mapping[str, Any]) -> Vocabulary | None:
     """The vocabulary of a run's model, or of what it started from; None without."""
-    own = run / "model"
-    for folder in [own] if (own / "tokenizer.json").is_file() else [_start(config)]:
+    for find in (lambda: run / "model", lambda: _start(config)):
+        folder = find()
         if folder is None or not (folder / "tokenizer.json").is_file():
             continue
         try:
