@@ -88,7 +88,8 @@ def train(config: configs.Train, name: str, hosts: Hosts | None = None) -> pathl
       The run's folder; of a run in a store the copy, which is gone.
 
     Raises:
-      ValueError, FileNotFoundError, OSError, ImportError: something in the settings cannot work.
+      ValueError, FileNotFoundError, OSError, ImportError: something in the settings
+        cannot work.
     """
     folder.check_places(config)
     games.check_data(config.world)
