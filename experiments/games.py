@@ -131,3 +131,21 @@ def recorded(values: Mapping[str, Any]) -> dict[str, Any]:
     kind = load_world(values["environment"]).settings
     known = {field.name for field in dataclasses.fields(kind)}
     return {name: value for name, value in values.items() if name in known}
+
+
+def lists_of(
+    world: WorldSettings,
+    episodes: int,
+    seen_episodes: int,
+    say: Callable[[str], Any] = print,
+) -> tuple[tuple[str, ...], dict[str, tuple[list[str], str]]]:
+    """The games to train on, and of each split to examine: games and its hash."""
+    train_games = training_manifest(world).ids
+    chosen_of = {}
+    for split, number in panels(world, episodes, seen_episodes).items():
+        listed = manifest(world, split)
+        chosen = evenly_spaced(listed.ids, number)
+        chosen_of[split] = chosen, listed.hash
+        if leaked := len(set(chosen) & set(train_games)):
+            say(f"note: {leaked} of {len(chosen)} {split} games are trained on too")
+    return train_games, chosen_of

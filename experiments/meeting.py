@@ -8,7 +8,7 @@ same state. With one host nothing is told, and what is raised is raised.
 import contextlib
 import json
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -26,6 +26,9 @@ from hiper_jax.experiments.place import Place
 from hiper_jax.experiments.redraw import Drawn
 from hiper_jax.hosts import HostError, Hosts
 from hiper_jax.networks.agent import Agent
+from hiper_jax.update.step import SKIPPED
+
+MAX_SKIPPED = 10  # iterations in a row with a gradient that is not finite
 
 
 class Run(Protocol):
@@ -242,3 +245,20 @@ def make_games(hosts: Hosts, world: WorldSettings) -> None:
         if turn == mine:
             games.games_folder(world, print if hosts.writes else lambda line: None)
         hosts.exchange("the games", None)
+
+
+def check_skipped(run: Run, metrics: Mapping[str, Any]) -> None:
+    """Stops a run that has not learned for a while.
+
+    Raises:
+      ValueError: in each of the last iterations a gradient was not finite.
+    """
+    if not metrics[SKIPPED]:
+        return
+    recent = workdir.read_lines(run.folder / "metrics.jsonl")[-MAX_SKIPPED:]
+    if len(recent) == MAX_SKIPPED and all(line.get(SKIPPED) for line in recent):
+        raise ValueError(
+            f"gradients were not finite in {MAX_SKIPPED} iterations in a row, and "
+            "those steps were skipped: lower the learning rates, or see in "
+            "metrics.jsonl which number is null first"
+        )

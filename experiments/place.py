@@ -12,6 +12,7 @@ from typing import Any
 
 from hiper_jax import _store, workdir
 from hiper_jax._disk import LOCK
+from hiper_jax.experiments import config as configs
 from hiper_jax.hosts import Hosts
 
 
@@ -64,6 +65,13 @@ class _Leased(Place):
     def push(self) -> None:
         self._lease.check()
         super().push()
+
+
+def default_folder(config: configs.Train, name: str) -> str:
+    """Where a run goes that names no folder."""
+    other = "" if config.estimator == "hae" else f"-{config.estimator}"
+    other += "" if config.reading.format == "plan" else "-flat"
+    return f"runs/{name}{other}-{config.seed}"
 
 
 @contextlib.contextmanager

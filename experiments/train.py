@@ -31,6 +31,8 @@ from hiper_jax.experiments import (
 from hiper_jax.experiments import place as places
 from hiper_jax.experiments.capacity import layout, precompile
 from hiper_jax.experiments.follow import follow
+from hiper_jax.experiments.meeting import check_skipped
+from hiper_jax.experiments.place import default_folder
 from hiper_jax.experiments.profiling import Profile
 from hiper_jax.experiments.report import report, tables
 from hiper_jax.hosts import Hosts
@@ -38,8 +40,6 @@ from hiper_jax.networks import assemble, placement
 from hiper_jax.networks.agent import Agent, read_agent, read_weights, save_agent
 from hiper_jax.update.state import TrainState
 from hiper_jax.update.step import SKIPPED
-
-MAX_SKIPPED = 10  # iterations in a row with a gradient that is not finite
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +156,8 @@ def prepare(
     layout.check(config, model, say)
     mesh = setup.mesh_for(model, config)
     meeting.make_games(hosts, config.world)
-    train_games, panels = lists_of(config, hosts)
+    numbers = config.eval_episodes, config.eval_seen_episodes
+    train_games, panels = games.lists_of(config.world, *numbers, say)
     agent = read_agent(model, mesh=mesh, **setup.agent_settings(config))
     config = folder.dated(run_folder, config, agent.codec, hosts)
     functions = setup.build(config, agent, hosts=hosts.count)
@@ -204,29 +205,6 @@ def prepare(
     hosts.first("what was written later", go_on)
     run.say(f"resuming after iteration {step}")
     return run, state
-
-
-def default_folder(config: configs.Train, name: str) -> str:
-    """Where a run goes that names no folder."""
-    other = "" if config.estimator == "hae" else f"-{config.estimator}"
-    other += "" if config.reading.format == "plan" else "-flat"
-    return f"runs/{name}{other}-{config.seed}"
-
-
-def lists_of(config: configs.Train, hosts: Hosts):
-    """The games to train on, and of each split to examine: games and its hash."""
-    train_games = games.training_manifest(config.world).ids
-    panels = {}
-    for split, number in games.panels(
-        config.world, config.eval_episodes, config.eval_seen_episodes
-    ).items():
-        listed = games.manifest(config.world, split)
-        chosen = games.evenly_spaced(listed.ids, number)
-        panels[split] = chosen, listed.hash
-        leaked = len(set(chosen) & set(train_games))
-        if leaked and hosts.writes:
-            print(f"note: {leaked} of {len(chosen)} {split} games are trained on too")
-    return train_games, panels
 
 
 def loop(
@@ -414,20 +392,3 @@ def keep(run: Run, state: TrainState) -> None:
         beside = {"name": run.name}
         kept = run.config.keep
         workdir.save(run.folder, step, state, beside, keep=kept, hosts=run.hosts)
-
-
-def check_skipped(run: Run, metrics: dict[str, Any]) -> None:
-    """Stops a run that has not learned for a while.
-
-    Raises:
-      ValueError: in each of the last iterations a gradient was not finite.
-    """
-    if not metrics[SKIPPED]:
-        return
-    recent = workdir.read_lines(run.folder / "metrics.jsonl")[-MAX_SKIPPED:]
-    if len(recent) == MAX_SKIPPED and all(line.get(SKIPPED) for line in recent):
-        raise ValueError(
-            f"gradients were not finite in {MAX_SKIPPED} iterations in a row, and "
-            "those steps were skipped: lower the learning rates, or see in "
-            "metrics.jsonl which number is null first"
-        )

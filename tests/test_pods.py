@@ -151,7 +151,7 @@ def test_each_process_writes_its_own_episodes_and_one_the_numbers(interrupted):
         (["--processes", "2"], "coordinator must be HOST:PORT"),
         (["--process", "1"], "process must be below processes"),
         (["--coordinator", "here"], "coordinator must be HOST:PORT, got here"),
-        (["--out", "az://bucket/run"], "--out az://bucket/run is no folder, and no path"),
+        (["--out", "az://bucket/run"], "--out az://bucket/run is no folder"),
     ],
 )
 def test_what_cannot_start_is_refused_in_one_line(words, said, capsys):
