@@ -34,7 +34,8 @@ from hiper_jax.estimators import (
     find_estimator,
 )
 from hiper_jax.experiments.settings import profiled_steps
-from hiper_jax.lm.model_folder import find_folder, how_to_get
+from hiper_jax.lm.model_folder import how_to_get
+from hiper_jax.networks.acquire import find_model
 from hiper_jax.update import objective
 
 ASSETS = pathlib.Path(__file__).parent / "assets"
@@ -395,7 +396,7 @@ def with_estimator(config: Train, name: str, **changes: Any) -> Train:
 def start_of(config: Train) -> pathlib.Path:
     """The folder of the weights and the tokenizer that a run starts from."""
     if config.model:
-        folder = find_folder(config.model)
+        folder = find_model(config.model)
         of_run = folder / "model"
         return of_run if (of_run / "config.json").is_file() else folder
     own, default = world_of(config.world), load_world(DEFAULT)

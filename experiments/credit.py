@@ -23,8 +23,8 @@ from hiper_jax.act.episode import Episode
 from hiper_jax.act.stack import Batch
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import folder, progress, recipes, setup, texts
-from hiper_jax.lm.model_folder import find_folder
 from hiper_jax.networks import placement
+from hiper_jax.networks.acquire import find_model
 from hiper_jax.networks.agent import Agent, read_agent
 from hiper_jax.networks.passes import make_model
 from hiper_jax.update import objective
@@ -138,7 +138,7 @@ def settings(asked: Credit) -> configs.Train:
 
 def weights(asked: Credit, config: configs.Train) -> tuple[Agent, TrainState | None]:
     """The networks, and their weights where a checkpoint is named."""
-    place = workdir.here_if_run(asked.checkpoint) or find_folder(asked.checkpoint)
+    place = workdir.here_if_run(asked.checkpoint) or find_model(asked.checkpoint)
     nothing = dict.fromkeys(("step", "actor_opt", "critic_opt", "key"))
     if not asked.checkpoint:
         return read_agent(

@@ -12,8 +12,8 @@ from hiper_jax.experiments.folder import settings_of
 from hiper_jax.experiments.panel import evaluate
 from hiper_jax.experiments.recipes import recipe
 from hiper_jax.experiments.report.tables import summary
-from hiper_jax.lm.model_folder import find_folder
 from hiper_jax.networks import assemble, placement
+from hiper_jax.networks.acquire import find_model
 from hiper_jax.networks.agent import load_agent, read_agent
 
 
@@ -57,7 +57,7 @@ def evaluate_checkpoint(
         reading = dataclasses.replace(usual.reading, format="flat")
         usual = configs.with_estimator(usual, "gae_turn")
         usual = dataclasses.replace(usual, reading=reading)
-    folder = workdir.here_if_run(checkpoint) or find_folder(checkpoint)
+    folder = workdir.here_if_run(checkpoint) or find_model(checkpoint)
     config, agent, actor, step = _found(folder, usual)
     world = dataclasses.replace(config.world, data=data or config.world.data)
     worlds.check_data(world)

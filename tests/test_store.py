@@ -17,7 +17,7 @@ import pytest
 from hiper_jax import _store, workdir
 from hiper_jax.experiments import folder, games, listing
 from hiper_jax.experiments.config import Train
-from hiper_jax.lm.model_folder import find_folder
+from hiper_jax.networks.acquire import find_model
 from hiper_jax.workdir import lease as leases
 from hiper_jax.workdir.checked import Damaged
 
@@ -97,18 +97,18 @@ def test_a_copy_is_made_once_and_again_for_other_objects(bucket):
     bucket.put("bucket/model/config.json", b"{}")
     bucket.put("bucket/model/deep/part.bin", bytes(range(256)) * 5000)
     bucket.put("bucket/model/checkpoints/00000001/x", b"not copied")
-    first = find_folder("gs://bucket/model")
+    first = find_model("gs://bucket/model")
     assert (first / "deep" / "part.bin").stat().st_size == 256 * 5000
     assert not (first / "checkpoints").exists()
     read = len([a for a in bucket.asked if "config.json" in a[1]])
-    assert find_folder("gs://bucket/model/") == first
+    assert find_model("gs://bucket/model/") == first
     assert len([a for a in bucket.asked if "config.json" in a[1]]) == read
     bucket.put("bucket/model/config.json", b"[]")
-    second = find_folder("gs://bucket/model")
+    second = find_model("gs://bucket/model")
     assert (second / "config.json").read_bytes() == b"[]"
     assert (first / "config.json").read_bytes() == b"{}"  # whoever reads it goes on
     with pytest.raises(FileNotFoundError, match="nothing lies at gs://bucket/other"):
-        find_folder("gs://bucket/other")
+        find_model("gs://bucket/other")
 
 
 def test_games_of_a_store_are_played_from_a_copy(bucket):
@@ -127,7 +127,7 @@ def test_what_does_not_fit_the_disk_is_seen_before_anything_comes(bucket, monkey
     monkeypatch.setattr(_store.shutil, "disk_usage", lambda path: usage)
     asked = len(bucket.asked)
     with pytest.raises(OSError, match="is full"):
-        find_folder("gs://bucket/model")
+        find_model("gs://bucket/model")
     assert all("alt=media" not in a[1] for a in bucket.asked[asked:])
 
 

@@ -25,7 +25,7 @@ from hiper_jax.experiments.config import (
 )
 from hiper_jax.lm import LMConfig, qwen, sharding, weights
 from hiper_jax.lm.known import MODELS
-from hiper_jax.lm.model_folder import find_folder
+from hiper_jax.networks.acquire import find_model
 
 GIB = 2**30
 
@@ -130,7 +130,7 @@ def shape_of(model: str) -> LMConfig:
     """
     if model.lower() in MODELS:
         return MODELS[model.lower()]
-    folder = find_folder(model)
+    folder = find_model(model)
     if (folder / "config.json").is_file():
         return weights.read_config(folder)
     raise ValueError(

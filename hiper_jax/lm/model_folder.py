@@ -1,16 +1,11 @@
-"""A model's name -> its folder: a folder, a copy, or one in Hugging Face's cache."""
+"""A model's name -> its folder: a folder itself, or one in Hugging Face's cache."""
 
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from hiper_jax import _store
-
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?", re.ASCII)
-# What a run has beside its model and its settings.
-_OF_RUNS = ("checkpoints", "data", "episodes", "eval", "profile", "report")
-_OF_RUNS += ("tensorboard", ".lock")
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
@@ -25,23 +20,16 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def find_folder(name: str | os.PathLike) -> Path:
-    """Finds a model's folder; of a store's path a copy, and all else offline.
+    """Finds a model's folder, offline.
 
     Args:
-      name: a folder; a path such as gs://BUCKET/PATH; or, where there is none of that
-        name, that of a model on the hub, such as Qwen/Qwen2.5-0.5B-Instruct, of which
-        the cache's main snapshot is taken.
+      name: a folder; or, where there is none of that name, that of a model on the hub,
+        such as Qwen/Qwen2.5-0.5B-Instruct, of which the cache's main snapshot is taken.
 
     Returns:
-      The folder; the name itself if it is none of them.
-
-    Raises:
-      FileNotFoundError, OSError, ImportError, ValueError: it is of a store, and cannot
-        be read there.
+      The folder; the name itself if it is neither.
     """
     text = str(name)
-    if _store.is_remote(text):
-        return _store.fetched(text, _of_model)
     if Path(name).exists() or not _NAME.fullmatch(text):
         return Path(name)
     kept = cache_folder() / f"models--{text.replace('/', '--')}"
@@ -63,8 +51,3 @@ def how_to_get(name: str | os.PathLike) -> str:
         f", or fetch it with `hf download {text}`: Hugging Face's cache, "
         f"{cache_folder()}, does not hold it"
     )
-
-
-def _of_model(name: str) -> bool:
-    """Whether a file of a run or of a model is what a model is read from."""
-    return name.partition("/")[0] not in _OF_RUNS

@@ -20,8 +20,9 @@ from hiper_jax.act.pieces import piece_table
 from hiper_jax.lm import qwen_lora as lora
 from hiper_jax.lm import sharding, weights
 from hiper_jax.lm import value_heads as heads
-from hiper_jax.lm.model_folder import find_folder, how_to_get
+from hiper_jax.lm.model_folder import how_to_get
 from hiper_jax.lm.staged import staged
+from hiper_jax.networks.acquire import find_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +114,7 @@ def read_weights(directory, agent: Agent) -> tuple[Any, Any]:
     Raises:
       FileNotFoundError, ValueError: something is missing or of another shape.
     """
-    directory = find_folder(directory)
+    directory = find_model(directory)
     places = None
     if agent.mesh is not None:
         places = sharding.shardings(lm.abstract(agent.config), agent.mesh)
@@ -146,7 +147,7 @@ def read_agent(
     Raises:
       FileNotFoundError, ValueError: something is missing or of another shape.
     """
-    folder = find_folder(directory)
+    folder = find_model(directory)
     if not folder.is_dir():
         raise FileNotFoundError(
             f"there is no model in {directory}: name a folder in Hugging Face's format"
