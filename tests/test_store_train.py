@@ -18,7 +18,6 @@ from hiper_jax import workdir
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments.cli import main
 from hiper_jax.experiments.eval import evaluate_checkpoint
-from hiper_jax.experiments.settings import filled
 from hiper_jax.experiments.train import train
 
 RUN = "gs://bucket/runs/one"
@@ -51,8 +50,8 @@ def runs(bucket, tmp_path_factory):
     """The same settings three times: in a folder; in the bucket, killed; then resumed.
 
     Returns:
-      The run's folder, what the bucket held when the process was dead, and the lines
-      that going on printed.
+      The run's folder, what the bucket held when the process was dead, a folder for
+      caches, and the settings.
     """
     folder = tmp_path_factory.mktemp("store")
     world = tiny_runs.levels(folder, max_turns=2)
@@ -88,7 +87,7 @@ def runs(bucket, tmp_path_factory):
             ),
             "quickstart",
         )
-    return local, before, folder
+    return local, before, folder, made
 
 
 CLI = "hiper_jax.experiments.cli"
@@ -96,7 +95,7 @@ CLI = "hiper_jax.experiments.cli"
 
 def test_a_run_killed_in_a_store_ends_as_one_in_a_folder(bucket, runs):
     """Byte for byte, but for times and where things lie."""
-    local, before, _ = runs
+    local, before, *_ = runs
     assert "bucket/runs/one/checkpoints/00000002/manifest.json" in before
     assert "bucket/runs/one/model/model.safetensors" not in before
     ours = {
@@ -133,8 +132,8 @@ def test_reports_lists_and_episodes_of_a_store_are_those_of_the_folder(
     assert bucket.objects["bucket/runs/one/report.html"].data == page
     begin = len(bucket.asked)
     hiper(["runs", "gs://bucket/runs"])
-    said = capsys.readouterr().out.splitlines()
-    assert said[1].split()[0] == "one" and "finished" in said[1] and "4/4" in said[1]
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("one")]
+    assert "finished" in line and "4/4" in line
     assert not [name for _, name in bucket.asked[begin:] if "episodes" in name]
     ours, theirs = ([str(e) for e in workdir.stored(p)] for p in (reader, RUN))
     assert len(theirs) == 16
@@ -152,15 +151,12 @@ def test_eval_of_a_store_plays_as_eval_of_the_folder(reader, bucket, tmp_path):
     ]
     assert played[0] == played[1]
     read = [name for _, name in bucket.asked[begin:]]
-    assert not [name for name in read if "episodes" in name or "model.safe" in name]
+    assert not [n for n in read if "episodes" in n or "runs/one/model/" in n]
 
 
 def test_a_run_of_a_store_is_begun_and_gone_on_with_only_as_it_may(runs, monkeypatch):
-    *_, folder = runs
+    *_, folder, made = runs
     machine(monkeypatch, folder / "fourth")
-    made = filled(
-        configs.Train(), json.loads((folder / "settings.json").read_text()), "settings"
-    )
     again = dataclasses.replace(made, out=RUN, model="gs://bucket/models/tiny")
     with pytest.raises(ValueError, match=f"^{RUN} holds a run already"):
         train(again, "quickstart")
