@@ -361,9 +361,10 @@ def _root(run) -> pathlib.Path | str:
         return f"{_store.named(run)}/checkpoints"
     root = pathlib.Path(run).resolve() / "checkpoints"
     try:
-        return _store.named((root / checked_store.AT).read_text().strip())
-    except FileNotFoundError:
+        at = (root / checked_store.AT).read_text()
+    except OSError:
         return root
+    return _store.named(at.strip())
 
 
 def _in(root: pathlib.Path | str, name: str) -> Any:
