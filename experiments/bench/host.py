@@ -57,7 +57,7 @@ class Host:
     """Seconds of these that it takes however few rows there are."""
     engine: NotNegative = 0.0
     """Seconds more that the environments take for a turn of all slots."""
-    places: Whole = 70
+    places: Whole = 40
     """Places listed beside the game's own."""
     history_length: Count = 2
     """Observation/action pairs shown."""
