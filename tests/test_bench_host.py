@@ -28,4 +28,6 @@ def test_every_side_plays_the_same_and_says_where_its_seconds_go(tmp_path, capsy
     one, two = (found["medians"][f"{n}, line by line"] for n in ("1 wave", "2 waves"))
     assert one["not hidden"] > 0.7  # the engine's share, at least
     assert two["turn"] < one["turn"]
+    before, after = found["begins as the turn before's"].values()
+    assert 0 < before < after < 1
     assert json.loads((tmp_path / "out" / "bench_host.json").read_text())["rounds"]

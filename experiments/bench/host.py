@@ -17,6 +17,7 @@ resets take is left out.
 
 import dataclasses
 import functools
+import itertools
 import os
 import pathlib
 import random
@@ -29,6 +30,7 @@ import numpy as np
 from hiper_jax import workdir
 from hiper_jax.accept import Count, Name, NotNegative, Positive, Whole, check_fields
 from hiper_jax.act.codec import Codec, load_codec
+from hiper_jax.act.envs.templates import Template
 from hiper_jax.act.envs.world import DEFAULT, WorldSettings, load_world, settings_for
 from hiper_jax.act.rollout import Environments, Reader, Sampled, make_reader, rollout
 from hiper_jax.experiments import games
@@ -55,7 +57,7 @@ class Host:
     """Seconds of these that it takes however few rows there are."""
     engine: NotNegative = 0.0
     """Seconds more that the environments take for a turn of all slots."""
-    places: Whole = 70
+    places: Whole = 40
     """Places listed beside the game's own."""
     history_length: Count = 2
     """Observation/action pairs shown."""
@@ -97,7 +99,15 @@ def main(flags: Host) -> dict:
     readers = {"one by one": make(single), "line by line": make(codec)}
     with games.open_pool(flags.world, flags.slots) as pool:
         pool = Slowed(pool, flags.engine, flags.places)
-        walk, expected = recorded(pool, names, readers["line by line"], flags)
+        reader = readers["line by line"]
+        walk, expected, shared = recorded(pool, names, reader, flags)
+        moved = reader._replace(
+            template=functools.partial(fixed_first, reader.template)
+        )
+        shares = {
+            "as written": shared,
+            "fixed text first": recorded(pool, names, moved, flags)[2],
+        }
         sides = {
             f"{waves} wave{'s'[: waves - 1]}, {how}": functools.partial(
                 timed, pool, walk, names, reader, flags, waves
@@ -122,11 +132,14 @@ def main(flags: Host) -> dict:
         "commit": commit(),
         "settings": {k: str(v) for k, v in dataclasses.asdict(flags).items()},
         "prompt tokens": float(np.mean(lengths)),
+        "begins as the turn before's": shares,
         "medians": middle,
         "rounds": found,
     }
     print(f"prompts of {result['prompt tokens']:.0f} tokens; seconds of a turn")
     print(table(middle))
+    for how, share in shares.items():
+        print(f"{how}, {share:.0%} of a prompt begin as the turn before's did")
     path = pathlib.Path(flags.out) / "bench_host.json"
     workdir.write_json(path, result)
     print(path)
@@ -172,8 +185,13 @@ Walk = dict[tuple[int, int], np.ndarray]  # (episode, turn) -> tokens of the rep
 
 def recorded(
     pool: Environments, names: Sequence[str], reader: Reader, flags: Host
-) -> tuple[Walk, list[bytes]]:
-    """A random walk through every game: the replies, and all prompts in order."""
+) -> tuple[Walk, list[bytes], float]:
+    """A random walk through every game.
+
+    Returns:
+      The replies, all prompts in order, and the share of their tokens that stands at
+      the head of the turn before's prompt, too.
+    """
     walk: Walk = {}
 
     def sample(prompts, index, turn) -> Sampled:
@@ -191,7 +209,25 @@ def recorded(
         return answered(walk, index, turn)
 
     episodes, _ = rollout(pool, sample, names, reader, max_turns=flags.turns)
-    return walk, written(episodes)
+    return walk, written(episodes), shared_heads(episodes)
+
+
+def shared_heads(episodes) -> float:
+    """Tokens that prompts begin with as those of the turn before did, over all."""
+    equal = every = 0
+    for episode in episodes:
+        for a, b in itertools.pairwise(turn.prompt for turn in episode.turns):
+            size = min(len(a), len(b))
+            equal += int(np.append(a[:size] == b[:size], False).argmin())
+            every += len(b)
+    return equal / max(every, 1)
+
+
+def fixed_first(template: Template, *args, **options) -> str:
+    """The wording `full`, with what is the same in every prompt at its head."""
+    text = template(*args, **options)
+    begin, end = text.index("\nTask: "), text.index("\nFirst decide ")
+    return text[:begin] + text[end:] + "\n" + text[begin:end]
 
 
 def written(episodes) -> list[bytes]:
