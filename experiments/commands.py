@@ -340,6 +340,14 @@ _BENCHES: Mapping[str, Leaf] = {
         "every estimator against plain loops and rlax",
         _module("bench.advantages", "Advantages"),
     ),
+    "ceiling": Leaf(
+        "update and sampling against what the device can do",
+        _module("bench.ceiling", "Ceiling"),
+    ),
+    "peers": Leaf(
+        "sampling and update against tunix, `transformers` and torch",
+        _module("bench.peers", "Peers"),
+    ),
     "kills": Leaf(
         "processes of a run killed at random: are they named, is anything lost?",
         _module("bench.kills", "Kills"),

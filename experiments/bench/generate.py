@@ -13,6 +13,8 @@ are padded on the left to the longest of the batch.
 import dataclasses
 import functools
 import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +50,7 @@ class Generate:
 
 def main(flags: Generate) -> dict:
     """Prints C7 (G6 and G7 on a GPU) and writes bench_generate.json."""
-    torch = models.need_torch()
+    models.need_torch()
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     gpu = jax.default_backend() == "gpu"
     threads = models.share_threads()
@@ -65,7 +67,7 @@ def main(flags: Generate) -> dict:
     ratios = []
     for name in names:
         config = models.config_of(name, "bfloat16" if gpu else "float32")
-        found = one_model(config, torch, batch, new, scale, flags.rounds)
+        found = one_model(config, batch, new, scale, flags.rounds)
         result["models"][name] = found
         goal = "at least 5" if gpu else f"at least {2 if name == 'tiny' else 1}"
         label = "G7" if gpu else "C7"
@@ -79,32 +81,28 @@ def main(flags: Generate) -> dict:
     return result
 
 
-def one_model(config: lm.LMConfig, torch, batch, new, scale, rounds) -> dict:
-    """Checks that both sides write the same, then times them."""
+class Sides(NamedTuple):
+    """One model, both ways."""
+
+    prompts: list[np.ndarray]  # int32 ids each
+    params: Any  # the weights, stacked
+    ours: Callable[..., np.ndarray]  # new tokens -> [N, new] int32, greedy
+    theirs: Callable[[], np.ndarray]  # the same by `transformers`
+
+
+def sides_of(config: lm.LMConfig, batch: int, new: int, scale: int) -> Sides:
+    """Random weights and prompts of published lengths, and what continues them."""
+    torch = models.need_torch()
     device = "cuda" if jax.default_backend() == "gpu" else "cpu"
     rng = np.random.default_rng(0)
     lengths, _ = models.log_lengths(rng, batch, scale)
     prompts = [rng.integers(1, config.vocab_size, n).astype(np.int32) for n in lengths]
     params = models.random_weights(config)
     theirs = models.their_model(params, config, config.dtype, device).eval()
-    params = lm.unstack_layers(params, jnp.dtype(config.dtype))
-    ours = sampler(config, new)
     widest = int(max(lengths))
     tokens, mask = left_padded(prompts, widest)
     tokens, mask = (torch.tensor(x).to(device) for x in (tokens, mask))
-
-    def call_ours(generate=ours, rows=(batch,)):
-        answers = respond(
-            generate,
-            params,
-            prompts,
-            np.arange(batch),
-            jax.random.key(0),
-            0.0,
-            rows=rows,
-            tokens=(widest,),
-        )
-        return np.stack([ids for ids, _ in answers])
+    call_ours = continuation(config, params, prompts, new)
 
     @torch.inference_mode()
     def call_theirs():
@@ -118,34 +116,75 @@ def one_model(config: lm.LMConfig, torch, batch, new, scale, rounds) -> dict:
         )
         return out[:, widest:].cpu().numpy()
 
+    return Sides(prompts, params, call_ours, call_theirs)
+
+
+def continuation(
+    config: lm.LMConfig, params: Any, prompts: list[np.ndarray], new: int
+) -> Callable[..., np.ndarray]:
+    """Our sampler on these prompts: new tokens -> [N, new] int32, greedy."""
+    flat = lm.unstack_layers(params, jnp.dtype(config.dtype))
+    compiled = functools.cache(functools.partial(sampler, config))
+    N, widest = len(prompts), max(map(len, prompts))
     # Like a run's: on a CPU, groups that stay in its cache.
-    rows = (min(16, batch),) if device == "cpu" else (batch,)
-    call_ours = functools.partial(call_ours, rows=rows)
-    same = float(np.mean(call_ours() == call_theirs()))
+    rows = (min(16, N),) if jax.default_backend() == "cpu" else (N,)
+
+    def call(new: int = new) -> np.ndarray:
+        answers = respond(
+            compiled(new),
+            flat,
+            prompts,
+            np.arange(N),
+            jax.random.key(0),
+            0.0,
+            rows=rows,
+            tokens=(widest,),
+        )
+        return np.stack([ids for ids, _ in answers])
+
+    return call
+
+
+def check_same(config: lm.LMConfig, ours: np.ndarray, theirs: np.ndarray) -> float:
+    """The share of equal tokens.
+
+    Raises:
+      RuntimeError: it is below 0.99 in float32, in which near ties are rare.
+    """
+    same = float(np.mean(ours == theirs))
     if config.dtype == "float32" and same < 0.99:
         raise RuntimeError(
             f"both sides must write the same greedy text, but {same:.1%} of the tokens "
             "are equal: nothing was timed"
         )
-    calls = {"ours": call_ours, "theirs": call_theirs}
-    if device == "cuda":
+    return same
+
+
+def one_model(config: lm.LMConfig, batch: int, new: int, scale: int, rounds: int):
+    """Checks that both sides write the same, then times them."""
+    sides = sides_of(config, batch, new, scale)
+    same = check_same(config, sides.ours(), sides.theirs())
+    calls = {"ours": sides.ours, "theirs": sides.theirs}
+    gpu = jax.default_backend() == "gpu"
+    if gpu:
         # The time of a prompt alone, to be taken off the decode steps'.
-        calls["ours, one token"] = functools.partial(call_ours, sampler(config, 1))
+        calls["ours, one token"] = functools.partial(sides.ours, 1)
     seconds = interleaved(calls, rounds)
     middle = medians(seconds)
+    lengths = [len(prompt) for prompt in sides.prompts]
     found = {
         "equal tokens": same,
-        "real prompt tokens": int(lengths.sum()),
-        "padded prompt": widest,
+        "real prompt tokens": sum(lengths),
+        "padded prompt": max(lengths),
         "seconds": seconds,
         "new tokens per second": batch * new / middle["ours"],
         "theirs over ours": middle["theirs"] / middle["ours"],
         "peak GiB": (models.peak_bytes() or 0) / 2**30,
     }
-    if device == "cuda":
+    if gpu:
         step = (middle["ours"] - middle["ours, one token"]) / (new - 1)
         found["decode step, ms"] = 1e3 * step
-        moved = step_bytes(config, batch, widest + new // 2)
+        moved = step_bytes(config, batch, max(lengths) + new // 2)
         found["decode over copy"] = moved / step / copy_bandwidth()
     return found
 

@@ -5,7 +5,7 @@ where none is needed, gradients added up over micro-batches. Rows are laid as is
 there: prompts padded on the left, responses on the right.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -76,8 +76,8 @@ class Critic(torch.nn.Module):
             self.head.bias.copy_(torch.tensor(np.array(bias)))
         self.head.to(next(trunk.parameters()).device)
 
-    def forward(self, rows: Rows) -> torch.Tensor:
-        """[M, 3] values high, low, switch where decisions are made."""
+    def _states(self, rows: Rows) -> torch.Tensor:
+        """[M, R, D] before each response token."""
         R = rows.response.shape[1]
         hidden = self.trunk(
             input_ids=rows.tokens,
@@ -85,12 +85,26 @@ class Critic(torch.nn.Module):
             position_ids=_positions(rows.mask),
             use_cache=False,
         ).last_hidden_state
-        hidden = hidden[:, -R - 1 : -1]
+        return hidden[:, -R - 1 : -1]
+
+    def forward(self, rows: Rows) -> torch.Tensor:
+        """[M, 3] values high, low, switch where decisions are made."""
+        hidden = self._states(rows)
         low = hidden[torch.arange(len(hidden)), rows.value_low]
         with torch.autocast(hidden.device.type, enabled=False):
             first = self.head(hidden[:, 0].float())
             planned = self.head(low.float())
         return torch.stack([first[:, 0], planned[:, 1], first[:, 2]], dim=1)
+
+
+class TokenCritic(Critic):
+    """A trunk and a value before every response token."""
+
+    def forward(self, rows: Rows) -> torch.Tensor:
+        """[M, R, 1] values."""
+        hidden = self._states(rows)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.head(hidden.float())
 
 
 def score(model, rows: Rows, temperature: float, with_entropy: bool = True):
@@ -108,12 +122,20 @@ def score(model, rows: Rows, temperature: float, with_entropy: bool = True):
     return chosen, -(log_p.exp() * log_p).sum(-1) if with_entropy else None
 
 
+def split(rows: Rows, micro: int) -> list[Rows]:
+    """`micro` rows at a time."""
+    parts = zip(*(x.split(micro) for x in rows), strict=True)
+    return [Rows(*part) for part in parts]
+
+
 def _positions(mask: torch.Tensor) -> torch.Tensor:
     return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 class Learner:
     """Actor, critic, reference and two Adams; `step` is one PPO update."""
+
+    heads: tuple[str, ...] = ("high", "low", "switch")
 
     def __init__(
         self,
@@ -130,8 +152,7 @@ class Learner:
         self.settings, self.max_norm = settings, max_norm
         nets = zip((actor, critic), rates, strict=True)
         self.optimizers = [
-            torch.optim.Adam(net.parameters(), lr=rate, fused=True)
-            for net, rate in nets
+            self._optimizer(net.parameters(), rate) for net, rate in nets
         ]
         self.autocast = torch.autocast(
             next(actor.parameters()).device.type,
@@ -146,19 +167,16 @@ class Learner:
           its losses, and the norms of both gradients.
         """
         s = self.settings
-        chunks = [
-            Rows(*parts) for parts in zip(*(x.split(micro) for x in rows), strict=True)
-        ]
+        chunks = split(rows, micro)
         with torch.no_grad(), self.autocast:
             old = [self.critic(chunk) for chunk in chunks]
             towards = [
                 score(self.reference, chunk, 1.0, with_entropy=False)[0]
                 for chunk in chunks
             ]
-        count = rows.carries.sum()
-        numbers = torch.stack(
-            [rows.starts.sum(), *[torch.tensor(len(rows.starts)).to(count.device)] * 2]
-        )
+        rows = self._with_credit(rows, torch.cat(old))
+        chunks = split(rows, micro)
+        count, numbers = rows.carries.sum(), self._numbers(rows)
         sums: dict[str, torch.Tensor] = {}
         for chunk, old_values, reference in zip(chunks, old, towards, strict=True):
             with self.autocast:
@@ -169,7 +187,7 @@ class Learner:
             )
             loss = parts["policy"] + s.kl_coef * parts["kl"]
             loss = loss - s.entropy_coef * parts["entropy"]
-            (loss + parts["high"] + parts["low"] + parts["switch"]).backward()
+            (loss + sum(parts[name] for name in self.heads)).backward()
             for name, part in parts.items():
                 sums[name] = sums.get(name, 0.0) + part.detach()
         for name, net, optimizer in zip(
@@ -184,6 +202,24 @@ class Learner:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         return {name: float(x) for name, x in sums.items()}
+
+    def _optimizer(self, weights, rate: float) -> torch.optim.Optimizer:
+        return torch.optim.Adam(weights, lr=rate, fused=True)
+
+    def _with_credit(self, rows: Rows, values: torch.Tensor) -> Rows:
+        """Rows with advantages and returns: here they were handed over."""
+        del values
+        return rows
+
+    def _numbers(self, rows: Rows) -> torch.Tensor:
+        """How many entries each head's loss is the mean of."""
+        every = torch.tensor(len(rows.starts)).to(rows.starts.device)
+        return torch.stack([rows.starts.sum(), every, every])
+
+    def _there(self, rows: Rows) -> torch.Tensor:
+        """Where each head's loss is taken, of the shape of the values."""
+        every = torch.ones(len(rows.starts)).to(rows.starts.device)
+        return torch.stack([rows.starts.float(), every, every], 1)
 
     def _losses(
         self, rows, log_prob, entropy, values, old_values, reference, count, numbers
@@ -200,13 +236,51 @@ class Learner:
         policy = torch.where(rows.advantage < 0, bound, policy)
         gap = (reference - log_prob).clamp(-20, 20)
         kl = (gap.exp() - gap - 1).clamp(-10, 10)
+        if s.kl_estimator == "k1":
+            kl = -gap
         near = old_values + (values - old_values).clamp(-s.value_clip, s.value_clip)
         error = torch.maximum((values - rows.returns) ** 2, (near - rows.returns) ** 2)
-        there = torch.stack([rows.starts.float(), *[torch.ones(len(values))] * 2], 1)
-        errors = (error * there.to(error.device)).sum(0) / numbers
+        errors = (error * self._there(rows)).flatten(0, -2).sum(0) / numbers
         return {
             "policy": (policy * carries).sum() / count,
             "kl": (kl * carries).sum() / count,
             "entropy": (entropy * carries).sum() / count,
-            **dict(zip(("high", "low", "switch"), errors, strict=True)),
+            **dict(zip(self.heads, errors, strict=True)),
         }
+
+
+class TokenLearner(Learner):
+    """PPO as the papers run it: a value and an advantage for every response token.
+
+    `Rows.advantage` holds the response's score on its last token and is replaced.
+    """
+
+    heads = ("value",)
+
+    def _optimizer(self, weights, rate: float) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(weights, lr=rate, weight_decay=1e-4, fused=True)
+
+    def _with_credit(self, rows: Rows, values: torch.Tensor) -> Rows:
+        """GAE inside each response, whitened over the batch's tokens."""
+        s: Any = self.settings  # those of `gae_token`, too
+        mask, values = rows.carries.float(), values[..., 0]
+        after = trace = torch.zeros_like(values[:, 0])
+        columns = []
+        for j in reversed(range(values.shape[1])):
+            here, value = mask[:, j], values[:, j]
+            delta = rows.advantage[:, j] + s.gamma_token * after - value
+            trace = here * (delta + s.gamma_token * s.lambda_token * trace)
+            after = here * value
+            columns.append(trace)
+        advantage = torch.stack(columns[::-1], dim=1)
+        returns = advantage + values
+        mean = (advantage * mask).sum() / mask.sum()
+        variance = ((advantage - mean) ** 2 * mask).sum() / (mask.sum() - 1)
+        advantage = (advantage - mean) * (variance + 1e-8).rsqrt() * mask
+        return rows._replace(advantage=advantage, returns=returns[..., None])
+
+    def _numbers(self, rows: Rows) -> torch.Tensor:
+        return rows.carries.sum().expand(1)
+
+    def _there(self, rows: Rows) -> torch.Tensor:
+        return rows.carries.float()[..., None]

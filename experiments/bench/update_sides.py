@@ -1,6 +1,8 @@
 """Both sides of the update's bench: equal weights, rows, optimizers and settings."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,16 +13,24 @@ from hiper_jax import lm
 from hiper_jax.act.codec import Codec
 from hiper_jax.act.stack import Batch
 from hiper_jax.credit import credit_masks, hiper, segment_starts, token_advantage
+from hiper_jax.credit.estimator import Estimator
 from hiper_jax.experiments.bench import models
 from hiper_jax.experiments.bench.batch import published, random_batch
 from hiper_jax.experiments.config import Learn
 from hiper_jax.lm import value_heads as heads
 from hiper_jax.networks.agent import Agent
+from hiper_jax.networks.model import Model
 from hiper_jax.networks.passes import make_model
 from hiper_jax.update.state import Optimizers
 from hiper_jax.update.step import compile_update, make_update
 
 RATES, MAX_NORM = (1e-5, 1e-4), 1.0
+OPTIMIZERS = Optimizers(
+    *(
+        optax.chain(optax.clip_by_global_norm(MAX_NORM), optax.adam(rate))
+        for rate in RATES
+    )
+)
 
 
 def settings_of(rows: int, chunk: int) -> Learn:
@@ -42,8 +52,14 @@ def our_side(
     chunk: int,
     scale: int,
     remat: str = "none",
+    settings: Any = None,
+    estimator: Callable[[Any], Estimator] = hiper.estimator,
+    optimizers: Optimizers = OPTIMIZERS,
 ):
-    """(update, state, batch), with old log-probs near the actor's own."""
+    """(update, state, batch), with old log-probs near the actor's own.
+
+    Without `settings` those of `settings_of`.
+    """
     rng = np.random.default_rng(0)
     batch = random_batch(rng, config.vocab_size, episodes, turns, scale)
     params = models.random_weights(config)
@@ -52,27 +68,15 @@ def our_side(
         jnp.copy, {k: v for k, v in params.items() if k != "head"}
     )
     critic["value"] = jax.random.normal(jax.random.key(2), critic["value"].shape) * 0.02
-    no_text = Codec(None, eos_id=0, pad_id=0, chat=False)
-    agent = Agent(config, config, no_text, None, remat=remat)
-    model = make_model(agent)
-    one = jax.jit(model.score)
-    settings = settings_of(len(batch.start), chunk)
-    old = [
-        one(params, *(x[i : i + settings.chunk] for x in rows), 1.0)[0]
-        for rows in [(batch.tokens, batch.start, batch.response)]
-        for i in range(0, len(batch.start), settings.chunk)
-    ]
+    settings = settings or settings_of(len(batch.start), chunk)
+    assigned = estimator(settings)
+    model = model_of(config, assigned.heads, remat)
     noise = 0.1 * rng.normal(size=batch.response.shape)
-    old = np.where(batch.response_mask, np.concatenate(old) + noise, 0.0)
+    old = log_probs_of(config, params, batch, settings.chunk) + noise
+    old = np.where(batch.response_mask, old, 0.0)
     batch = batch.replace(old_log_prob=old.astype(np.float32))
-    optimizers = Optimizers(
-        *(
-            optax.chain(optax.clip_by_global_norm(MAX_NORM), optax.adam(rate))
-            for rate in RATES
-        )
-    )
     init, update = make_update(
-        model, hiper.estimator(settings), optimizers, settings, published(scale)[2]
+        model, assigned, optimizers, settings, published(scale)[2]
     )
     update = compile_update(update)
     # A moved reference: the KL term must have something to pull at.
@@ -82,24 +86,62 @@ def our_side(
     return update, state, batch
 
 
-def their_side(config: lm.LMConfig, state, settings: Learn, device: str):
-    """The same weights and optimizers in torch."""
+def model_of(config: lm.LMConfig, heads: tuple[str, ...], remat: str = "none") -> Model:
+    """The passes of an agent without a text of its own."""
+    no_text = Codec(None, eos_id=0, pad_id=0, chat=False)
+    return make_model(Agent(config, config, no_text, None, remat=remat), heads)
+
+
+def log_probs_of(config: lm.LMConfig, params: Any, batch: Batch, chunk: int):
+    """[N, R] of the responses, in nats; `chunk` rows at a time."""
+    one = jax.jit(model_of(config, ()).score)
+    rows = batch.tokens, batch.start, batch.response
+    return np.concatenate(
+        [
+            one(params, *(x[i : i + chunk] for x in rows), 1.0)[0]
+            for i in range(0, len(batch.start), chunk)
+        ]
+    )
+
+
+def their_side(config: lm.LMConfig, state, settings: Any, device: str):
+    """The same weights and optimizers in torch, HiPER's three values."""
     from hiper_jax.experiments.bench import torch_ppo
 
+    value = state.critic["value"], state.critic["value_bias"]
+    kinds = torch_ppo.Learner, torch_ppo.Critic
+    return _in_torch(config, state, settings, device, kinds, value)
+
+
+def token_side(config: lm.LMConfig, state, settings: Any, device: str = "cpu"):
+    """The same weights in torch, one value before every response token, AdamW."""
+    from hiper_jax.experiments.bench import torch_ppo
+
+    value = state.critic["value"][:, :1], state.critic["value_bias"][:1]
+    kinds = torch_ppo.TokenLearner, torch_ppo.TokenCritic
+    return _in_torch(config, state, settings, device, kinds, value)
+
+
+def token_rows(batch: Batch, reward, mask, P: int, R: int, device: str = "cpu"):
+    """Rows for `token_side`: reward and mask [M, R], padded to P and R."""
+    from hiper_jax.experiments.bench import torch_ppo
+
+    M = len(batch.start)
+    nothing = np.ones(M, bool), np.zeros((M, 3), np.float32)
+    return torch_ppo.padded_rows(batch, reward, mask, *nothing, P=P, R=R, device=device)
+
+
+def _in_torch(config, state, settings, device: str, kinds, value):
     build = functools.partial(
         models.their_model, config=config, dtype="float32", device=device
     )
     trunk = state.critic["trunk"]
     if not config.tied:
         trunk = trunk | {"head": trunk["embed"]}
-    critic = torch_ppo.Critic(
-        build(trunk).model,
-        np.asarray(state.critic["value"]),
-        np.asarray(state.critic["value_bias"]),
-    )
-    return torch_ppo.Learner(
+    learner, critic = kinds
+    return learner(
         build(state.actor),
-        critic,
+        critic(build(trunk).model, *map(np.asarray, value)),
         build(state.reference),
         settings,
         rates=RATES,
