@@ -13,6 +13,7 @@ from test_update import SETTINGS, batch_of
 
 from hiper_jax import lm
 from hiper_jax.credit import group
+from hiper_jax.experiments.capacity import traffic
 from hiper_jax.experiments.config import Mesh
 from hiper_jax.lm import sharding, sharding_rows
 from hiper_jax.lm import value_heads as heads
@@ -25,9 +26,9 @@ TX = optax.sgd(0.1, momentum=0.9)
 SETTINGS = dataclasses.replace(SETTINGS, chunk=8, minibatch=24)
 
 
-def program(shape, fetch, estimator=None, **options):
+def program(shape, fetch, estimator=None, depth=1, **options):
     """The update of a small agent on a mesh, and its start."""
-    agent, actor, critic = small.agent(vocab_size=344, depth=1)
+    agent, actor, critic = small.agent(vocab_size=344, depth=depth)
     mesh = sharding.make_mesh(*shape, devices=jax.devices()[: int(np.prod(shape))])
     agent = dataclasses.replace(agent, mesh=mesh, fetch=fetch, **options)
     if agent.critic == "none":
@@ -102,6 +103,22 @@ def test_gradients_that_do_not_meet_are_noticed(monkeypatch):
     monkeypatch.setattr(sharding_rows, "added_up", halved)
     found = differences(expected, stepped.__wrapped__("no critic", "step"))
     assert max(found.values()) > 0.1
+
+
+def test_weights_and_gradients_travel_once_a_step():
+    """Two steps of four chunks: three fetches and a sum a chunk, or one of each."""
+    sent = {}
+    for fetch in ("chunk", "step"):
+        # So deep that layers are scanned: a loop's gathers are not hoisted from it.
+        update, state = program((1, 4, 1), fetch, critic="shared", depth=5)
+        text = update.lower(state, batch_of(small.episodes())).compile().as_text()
+        loops = traffic.loops_of(rows=64, minibatch=32, chunk=8, heads=1)
+        found = traffic.sent(text or "", loops)
+        sent[fetch] = sum(one.by_device() for one in found)
+        matrices = [x for x in found if x.size > 2_000 and x.kind == "all-gather"]
+        times = {x.times for x in matrices if "gradient" in x.name}
+        assert times == {2} if fetch == "step" else max(times) >= 8
+    assert sent["step"] < sent["chunk"] / 3
 
 
 def test_a_mesh_that_cuts_no_rows_has_nothing_to_fetch():
