@@ -223,22 +223,24 @@ def loop(
             profile.start(step + 1)
             meeting.agree(run, step)
             with meeting.together(run.hosts, guard, f"iteration {step + 1}"):
-                drawn = act(run, state, pool, step)
+                drawn = act(run, state, pool, step, guard)
                 mine = meeting.stacked(run, drawn)
-            batch, told, before = meeting.joined(run, drawn, mine)
+            batch, told, places = meeting.joined(run, drawn, mine)
             if run.stored is not None:
                 told |= jax.device_get(run.stored.measure(state, batch))
             with guard():  # state and files change together
                 clock.lap("other")
+                meeting.compiled(run, state, batch)
                 state, metrics, turns = functions.update(state, batch)
                 metrics, turns = jax.device_get((metrics, turns))
                 clock.lap("update")
                 metrics = progress.in_format({**told, **metrics}, config.reading.format)
-                turns = {name: values[before:] for name, values in turns.items()}
+                turns = {name: values[places] for name, values in turns.items()}
                 episodes = progress.with_credit(drawn.episodes, turns)
                 timing = clock.stop(drawn.spent, episodes)
                 if run.hosts.count > 1:  # of all of them; the seconds are the first's
                     timing["tokens"] = int(batch.length[batch.is_turn].sum())
+                    timing["received"] = run.hosts.received  # bytes, since the start
                 timing["programs"] = (
                     functions.make_policy.programs()
                     + functions.make_embed.programs()
@@ -275,27 +277,27 @@ def loop(
     return state
 
 
-def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Drawn:
-    """One iteration's episodes."""
+def act(
+    run: Run, state: TrainState, pool: Environments, step: int, guard
+) -> redraw.Drawn:
+    """One iteration's episodes; those of this host where there are several."""
     config = run.config
     if run.stored is not None:
-        return offline.draw(run.stored, step, config)
+        return offline.draw(run.stored, step, config, run.hosts)
     chosen = games.training_games(
         run.train_games, step, config.episodes, config.seed, config.siblings
     )
-    begin, end = run.hosts.share(len(chosen))
-    chosen = chosen[begin:end]
     key = jax.random.fold_in(run.root_key, step)
-    weights = run.functions.policy(state)
+    weights = run.functions.make_policy.lay_out(run.functions.policy(state))
     dropped: list[Dropped] = []
     tasks: dict[str, str] = {}
     told: dict[str, float] = {}
 
-    def play(names, attempt: int):
+    def play(names, attempt: int, begin: int):
         gone: list[Dropped] = []
         noise = jax.random.fold_in(key, attempt) if attempt else key
         again = f", try {attempt}" if attempt else ""
-        policy = functools.partial(run.functions.make_policy, weights, noise)
+        policy = functools.partial(run.functions.make_policy.of, weights, noise)
         options = {
             "max_turns": config.world.turns,
             "waves": setup.waves_of(config),
@@ -312,7 +314,8 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
                 run.reader,
                 config.learn,
                 temperature=config.temperature,
-                first=attempt * config.strategies,
+                first=attempt * config.episodes // config.learn.trajectories,
+                place=begin,
                 **options,
             )
             told.update({} if attempt else seen)
@@ -332,8 +335,18 @@ def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Dr
             run.train_games, step, number, config.seed, config.siblings, attempt
         )
 
+    def one_of_several(names, attempt: int, begin: int):
+        # What is raised here is raised on all: they are about to hear each other.
+        with meeting.together(run.hosts, guard, f"iteration {step + 1}, try {attempt}"):
+            return play(names, attempt, begin)
+
     drawn = redraw.draw(
-        play, chosen, others, siblings=config.siblings, tries=config.redraw
+        one_of_several if config.redraw else play,
+        chosen,
+        others,
+        siblings=config.siblings,
+        tries=config.redraw,
+        hosts=run.hosts,
     )
     metrics = {**told, **drawn.metrics, "rollout/dropped": float(len(dropped))}
     return drawn._replace(metrics=metrics, tasks=tasks)
