@@ -21,7 +21,7 @@ def settings(tmp_path_factory):
     made = tiny_runs.settings(
         folder,
         tiny_runs.levels(folder, max_turns=2),
-        mesh=configs.Mesh(data=4),
+        mesh=configs.Mesh(data=8),
         num_updates=1,
         episodes=8,
         slots=8,
@@ -44,7 +44,7 @@ def both(settings, name, **changes):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", os.environ["HIPER_TEST_PROGRAMS"])
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-        family = Family(["train", "quickstart", "--config", str(file)], 2, 2)
+        family = Family(["train", "quickstart", "--config", str(file)], 2, 4)
         assert family.wait(400) == [0, 0], family.lines
     return one, two
 

@@ -20,7 +20,7 @@ from hiper_jax.experiments import cli
 PHASES = {
     ("train.py", "prepare"): "start",
     ("train.py", "examine"): "evaluation",
-    ("train.py", "act"): "rollout",
+    ("draws.py", "act"): "rollout",
     ("train.py", "keep"): "save",
     ("meeting.py", "agree"): "wait",
     ("meeting.py", "together"): "wait",
