@@ -57,7 +57,7 @@ def test_an_address_is_heard_where_it_says_something(code, text, heard):
             pass
 
     with http.server.HTTPServer(("localhost", 0), Answer) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         assert noticed(f"http://localhost:{server.server_port}/preempted") is heard
         server.shutdown()
     assert not noticed(f"http://localhost:{server.server_port}/preempted")

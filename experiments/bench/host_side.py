@@ -9,11 +9,11 @@ a phase was entered. Seconds are of the process and of the environments' workers
 import json
 import os
 import pathlib
+import runpy
 import sys
 import threading
 import time
 
-from hiper_jax.experiments import cli
 from hiper_jax.experiments.bench.phases import phase_of
 
 _LOOK = 0.01  # seconds between two looks at the stack
@@ -56,7 +56,8 @@ def main() -> None:
     file, *words = sys.argv[1:]
     given = threading.get_ident(), pathlib.Path(file)
     threading.Thread(target=watch, args=given, daemon=True).start()
-    cli.main(words)
+    sys.argv[1:] = words
+    runpy.run_module("hiper_jax.experiments.cli", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ time, or after its start where PHASE is `any`; PHASE `none` lets it live.
 
 import os
 import pathlib
+import runpy
 import signal
 import sys
 import threading
 import time
 from types import FrameType
-
-from hiper_jax.experiments import cli
 
 # The outermost of these on the stack says what the program is at.
 PHASES = {
@@ -77,7 +76,8 @@ def main() -> None:
     file, aim, count, seconds, *words = sys.argv[1:]
     given = threading.get_ident(), file, aim, int(count), float(seconds)
     threading.Thread(target=watch, args=given, daemon=True).start()
-    cli.main(words)
+    sys.argv[1:] = words
+    runpy.run_module("hiper_jax.experiments.cli", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
