@@ -1,6 +1,7 @@
 """DAPO's filter keeps tasks that tell siblings apart, and stops after its tries."""
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from host_threads import each
 
 from hiper_jax.accept import SettingError
 from hiper_jax.experiments import config as configs
+from hiper_jax.experiments import meeting
 from hiper_jax.experiments.redraw import draw, other_games
+from hiper_jax.hosts import HostError
 
 
 def episode(game, reward):
@@ -123,3 +126,29 @@ def test_several_hosts_draw_what_one_draws(count):
             said = [a[1:] for _, asked in parts for a in asked if a[0] == attempt]
             ends = [0, *np.cumsum([n for _, n in said]).tolist()]
             assert [first for first, _ in said] == ends[:-1]
+
+
+def test_a_host_that_fails_in_a_later_try_ends_all_where_they_meet():
+    def work(hosts):
+        guard = types.SimpleNamespace(together=False)
+
+        def play(names, attempt, first):
+            with meeting.together(hosts, guard, f"try {attempt}"):
+                if attempt and hosts.index:
+                    raise OSError("the game is gone")
+                return [episode(game, 0.0) for game in names], {"environment": 1.0}
+
+        def others(number, attempt):
+            return ["a", "a"] * number
+
+        try:
+            with meeting.together(hosts, guard, "iteration"):
+                draw(play, ["a"] * 8, others, siblings=2, tries=2, hosts=hosts)
+        except Exception as error:
+            return guard.together, error
+        return None
+
+    (first, said), (second, own) = each(work)[0]
+    assert first and second  # so that both save what they began with
+    assert isinstance(own, OSError) and isinstance(said, HostError)
+    assert "process 1 on " in str(said) and "the game is gone" in str(said)

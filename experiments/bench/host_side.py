@@ -1,22 +1,23 @@
-"""A program that says in a file how many CPU seconds each of its phases took.
+"""A program that says in a file how many CPU seconds each of its rollouts took.
 
 python -m hiper_jax.experiments.bench.host_side FILE COMMAND...
 
-Runs `hiper COMMAND...`; FILE holds a list of [phase, seconds], one for each time that
-a phase was entered. Seconds are of the process and of the environments' workers.
+Runs `hiper COMMAND...`; FILE holds a list of seconds, of the process and of the
+environments' workers. Processes whose files are in one folder play in turn.
 """
 
+import fcntl
+import functools
 import json
 import os
 import pathlib
 import runpy
 import sys
-import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
-from hiper_jax.experiments.bench.phases import phase_of
-
-_LOOK = 0.01  # seconds between two looks at the stack
+from hiper_jax.experiments import draws
 
 
 def cpu_seconds() -> float:
@@ -37,25 +38,35 @@ def _read(path: pathlib.Path) -> str:
         return ""
 
 
-def watch(thread: int, file: pathlib.Path) -> None:
-    """Writes the phases of a thread and their CPU seconds, whenever one is over."""
-    found: list[tuple[str, float]] = []
-    at, began = "", cpu_seconds()
-    while True:
-        phase = phase_of(sys._current_frames().get(thread))
-        if phase != at:
-            now = cpu_seconds()
-            found.append((at, now - began))
-            at, began = phase, now
-            file.write_text(json.dumps(found[1:]))
-        time.sleep(_LOOK)
+def alone(function: Callable[..., Any], file: pathlib.Path) -> Callable[..., Any]:
+    """The function, one process at a time, with its CPU seconds added to a list.
+
+    Processes that share cores and caches would make each other slower. What is wrapped
+    must not wait for another process.
+
+    Args:
+      function: what to measure.
+      file: where the list is written; files in one folder take turns.
+    """
+    found: list[float] = []
+
+    @functools.wraps(function)
+    def measured(*args: Any, **keywords: Any) -> Any:
+        with (file.parent / "turn").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)  # until it is closed
+            began = cpu_seconds()
+            result = function(*args, **keywords)
+            found.append(cpu_seconds() - began)
+        file.write_text(json.dumps(found))
+        return result
+
+    return measured
 
 
 def main() -> None:
     """See above."""
     file, *words = sys.argv[1:]
-    given = threading.get_ident(), pathlib.Path(file)
-    threading.Thread(target=watch, args=given, daemon=True).start()
+    draws.act = alone(draws.act, pathlib.Path(file))
     sys.argv[1:] = words
     runpy.run_module("hiper_jax.experiments.cli", run_name="__main__", alter_sys=True)
 

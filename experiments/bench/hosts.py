@@ -64,7 +64,7 @@ def main(asked: HostsBench) -> None:
 
 
 def measured(asked: HostsBench, out: pathlib.Path, count: int) -> dict[str, Any]:
-    """CPU seconds by phase, an iteration and host, and the bytes that the first hears.
+    """CPU seconds of a host's rollout, and the bytes that the first hears.
 
     Raises:
       RuntimeError: the run failed.
@@ -83,23 +83,21 @@ def measured(asked: HostsBench, out: pathlib.Path, count: int) -> dict[str, Any]
         1,
         program=lambda index: [
             *("-m", "hiper_jax.experiments.bench.host_side"),
-            str(place / f"phases-{index}.json"),
+            str(place / f"rollouts-{index}.json"),
         ],
     )
     if any(family.wait(1800)):
         raise RuntimeError(f"a run of {count} failed: {family.lines[0][-3:]}")
-    spent: dict[str, list[float]] = {}
-    for index in range(count):
-        said = json.loads((place / f"phases-{index}.json").read_text())
-        for phase in ("rollout", "stack"):
-            # The first iteration's compiles.
-            found = [seconds for name, seconds in said if name == phase][1:]
-            spent.setdefault(phase, []).append(statistics.median(found))
+    spent = [
+        # The first iteration's compiles.
+        json.loads((place / f"rollouts-{index}.json").read_text())[1:]
+        for index in range(count)
+    ]
     lines = workdir.read_lines(place / "run" / "timing.jsonl")
     heard = [line.get("received", 0) for line in lines]
     return {
         "hosts": count,
-        **{phase: statistics.mean(each) for phase, each in spent.items()},
+        "rollout": statistics.mean(map(statistics.median, spent)),
         "each": spent,
         "received": (heard[-1] - heard[0]) / (len(heard) - 1),
     }
