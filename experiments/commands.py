@@ -352,6 +352,10 @@ _BENCHES: Mapping[str, Leaf] = {
         "processes of a run killed at random: are they named, is anything lost?",
         _module("bench.kills", "Kills"),
     ),
+    "hosts": Leaf(
+        "what a host computes and hears as there are more of them",
+        _module("bench.hosts", "HostsBench"),
+    ),
     "soak": Leaf(
         "killed workers and a long run: nothing lost, nothing grows",
         _module("bench.soak", "Soak"),

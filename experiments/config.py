@@ -359,7 +359,12 @@ class Train:
         if not isinstance(name, str):
             return self  # refused where the settings are made
         counts = {k: values[k] for k in ("episodes", "samples") if k in values}
-        return with_estimator(self, name, **counts)
+        # What samples are counted by goes in along with the episodes, or neither fits.
+        learn = values.get("learn")
+        sizes = learn if isinstance(learn, dict) else {}
+        known = ("candidates", "strategies", "trajectories")
+        sizes = {k: sizes[k] for k in known if k in sizes and name == "strata"}
+        return with_estimator(self, name, sizes, **counts)
 
 
 def estimator_of(config: Train) -> Any:
@@ -367,11 +372,13 @@ def estimator_of(config: Train) -> Any:
     return find_estimator(config.estimator)[1](config.learn)
 
 
-def with_estimator(config: Train, name: str, **changes: Any) -> Train:
+def with_estimator(
+    config: Train, name: str, sizes: Mapping[str, Any] | None = None, **changes: Any
+) -> Train:
     """The same run with another estimator, and what else is changed along with it.
 
     Settings under `learn` that both know, the loss's among them, are taken over where
-    they differ from their own defaults.
+    they differ from their own defaults; those in `sizes` are as they are there.
 
     Raises:
       ValueError: no estimator has that name, or its default number of samples does not
@@ -389,7 +396,10 @@ def with_estimator(config: Train, name: str, **changes: Any) -> Train:
         for field in dataclasses.fields(kind)
         if getattr(old, field.name, None) != getattr(usual, field.name, None)
     }
-    learn = kind(**taken)
+    try:
+        learn = kind(**{**taken, **(sizes or {})})
+    except SettingError as error:
+        raise error.within("learn") from None
     return dataclasses.replace(config, estimator=name, learn=learn, **changes)
 
 

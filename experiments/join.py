@@ -39,6 +39,10 @@ class Hosts:
     wait: Positive = 1800.0
     """Seconds that a process may come later than the others to where they meet, once
     an iteration; in an environment that hangs, say."""
+    notice: str = ""
+    """Where this machine hears that it will be taken away: a file that appears, or an
+    http address that answers with anything but nothing, FALSE or NONE. All processes
+    then end as by SIGTERM."""
 
     def __post_init__(self):
         check_fields(self)
@@ -74,13 +78,16 @@ def joined(asked: Hosts) -> Iterator[Any]:
     if asked.distributed == "off" and asked.processes == 1:
         from hiper_jax import hosts
 
-        yield hosts.Hosts()
+        alone = hosts.Hosts()
+        listen(alone, asked.notice)
+        yield alone
         return
     _initialize(asked)
     from hiper_jax import hosts
 
     found = hosts.Hosts(wait=asked.wait)
     pulse = Pulse(found, asked.lost_after)
+    listen(found, asked.notice)
     try:
         yield found
     except BaseException as error:
@@ -96,6 +103,45 @@ def joined(asked: Hosts) -> Iterator[Any]:
     import jax
 
     jax.distributed.shutdown()
+
+
+def listen(hosts: Any, notice: str) -> None:
+    """Looks once a second for the notice that a machine is taken away.
+
+    A rollout looks at `hosts.asked` after each turn, however many turns it has, and the
+    pulse tells it to the others: unlike JAX's own point of preemption, which all
+    processes must come to equally often.
+
+    Args:
+      hosts: those to be told.
+      notice: see `Hosts`; "" for none.
+    """
+
+    def run() -> None:
+        while not hosts.asked:
+            if noticed(notice):
+                _say(f"{hosts.name(hosts.index)} is to be taken away, says {notice}")
+                hosts.asked = hosts.asked or "SIGTERM"
+            time.sleep(_BEAT)
+
+    if notice:
+        threading.Thread(target=run, daemon=True).start()
+
+
+def noticed(notice: str) -> bool:
+    """Whether a file is there, or an address says something; see `Hosts.notice`."""
+    if not notice.startswith(("http://", "https://")):
+        return os.path.exists(notice)
+    import urllib.request
+
+    # Google's metadata server wants to be asked so; others do not mind.
+    asked = urllib.request.Request(notice, headers={"Metadata-Flavor": "Google"})
+    try:
+        with urllib.request.urlopen(asked, timeout=_BEAT) as answer:
+            said = answer.read(100).decode(errors="replace").strip().upper()
+    except OSError:  # not there, or not yet: Amazon's says 404 until it has something
+        return False
+    return said not in ("", "FALSE", "NONE")
 
 
 def leave(code: int) -> None:

@@ -14,13 +14,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import tyro
 
 from hiper_jax.accept import Count, Name, Positive, check_fields
 
+_PROGRAM = ("-m", "hiper_jax.experiments.cli")
 _FAKE = "--xla_force_host_platform_device_count"
 
 
@@ -79,13 +80,19 @@ def main(asked: Launch) -> None:
         raise SystemExit(code if code > 0 else 128 - code)
 
 
-def start(words: Sequence[str], processes: int, devices: int) -> list[subprocess.Popen]:
+def start(
+    words: Sequence[str],
+    processes: int,
+    devices: int,
+    program: Callable[[int], Sequence[str]] = lambda index: _PROGRAM,
+) -> list[subprocess.Popen]:
     """Starts a command in several processes that find each other.
 
     Args:
       words: of the command, without `hiper`.
       processes: how many.
       devices: fake ones of each.
+      program: index -> what Python is to run with those words.
 
     Returns:
       The processes in order; output and errors of each come through its pipe.
@@ -94,7 +101,7 @@ def start(words: Sequence[str], processes: int, devices: int) -> list[subprocess
     return [
         subprocess.Popen(
             [
-                *(sys.executable, "-m", "hiper_jax.experiments.cli", *words),
+                *(sys.executable, *program(index), *words),
                 *("--coordinator", coordinator),
                 *("--processes", str(processes), "--process", str(index)),
             ],

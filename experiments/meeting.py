@@ -18,10 +18,11 @@ import hiper_jax
 from hiper_jax import workdir
 from hiper_jax.act.envs.world import WorldSettings
 from hiper_jax.act.rollout import Reader, Sampled, Sampler
-from hiper_jax.act.stack import Batch
-from hiper_jax.act.together import packed, unpacked
+from hiper_jax.act.stack import Batch, rows_needed
+from hiper_jax.act.together import framed, packed, unframed, unpacked
 from hiper_jax.experiments import export, folder, games, progress, setup
 from hiper_jax.experiments.config import Train
+from hiper_jax.experiments.offline import Offline
 from hiper_jax.experiments.place import Place
 from hiper_jax.experiments.redraw import Drawn
 from hiper_jax.hosts import HostError, Hosts
@@ -56,6 +57,9 @@ class Run(Protocol):
     def root_key(self) -> jax.Array: ...
     @property
     def hosts(self) -> Hosts: ...
+    @property
+    def stored(self) -> Offline | None: ...
+    def bar(self, what: str) -> Callable[[int, int], Any]: ...
 
 
 def agree(run: Run, step: int) -> None:
@@ -73,23 +77,45 @@ def agree(run: Run, step: int) -> None:
         "key": jax.random.key_data(run.root_key).tolist(),
         "list of games": [run.train_games, run.panels],
         "model": str(run.agent.config),
+        "set of stored episodes": run.stored.digest if run.stored else "",
         "version": [jax.__version__, hiper_jax.__version__],
     }
     run.hosts.agree(f"iteration {step + 1}", facts)
 
 
-def stacked(run: Run, drawn: Drawn) -> Batch:
-    """What this host played, as arrays."""
+def stacked(run: Run, drawn: Drawn) -> Batch | list[bytes]:
+    """What this host played; where there are several, packed, a part for each run."""
     config = run.config
-    batch = setup.stacked(
-        run.agent,
-        drawn.episodes,
-        config.reading,
-        run.functions.here,
-        max_turns=config.world.turns,
-        num_episodes=config.episodes // run.hosts.count,
-    )
-    return setup.with_teacher(batch, drawn, config, run.agent, run.reader)
+
+    def batch_of(episodes, shapes, number: int) -> Batch:
+        batch = setup.stacked(
+            run.agent,
+            episodes,
+            config.reading,
+            shapes,
+            max_turns=config.world.turns,
+            num_episodes=number,
+        )
+        part = drawn._replace(episodes=episodes)
+        return setup.with_teacher(batch, part, config, run.agent, run.reader)
+
+    shapes = run.functions.shapes
+    if run.hosts.count == 1:
+        return batch_of(drawn.episodes, shapes, config.episodes)
+    reading, parts, begin = config.reading, [], 0
+    how = {"mode": reading.mode, "format": reading.format}
+    for size in _own(run, drawn):
+        part, begin = drawn.episodes[begin : begin + size], begin + size
+        exact = shapes._replace(rows=(rows_needed(part),))  # padding does not travel
+        parts.append(packed(batch_of(part, exact, 0), part, run.agent.pieces, **how))
+    return parts
+
+
+def _own(run: Run, drawn: Drawn) -> list[int]:
+    """How many episodes each of this host's runs has."""
+    if not drawn.runs:
+        return [len(drawn.episodes)]
+    return [size for host, size in drawn.runs if host == run.hosts.index]
 
 
 def write(run: Run, step: int, metrics, timing, episodes) -> None:
@@ -113,35 +139,49 @@ def write(run: Run, step: int, metrics, timing, episodes) -> None:
         progress.print_iteration(step, run.config.num_updates, metrics, timing)
 
 
-def joined(run: Run, drawn: Drawn, mine: Batch) -> tuple[Batch, dict[str, float], int]:
+def joined(
+    run: Run, drawn: Drawn, mine: Batch | list[bytes]
+) -> tuple[Batch, dict[str, float], np.ndarray]:
     """What all hosts played, given what this one did.
 
     Args:
       run: what it is a part of.
       drawn: this host's episodes.
-      mine: the Batch of those.
+      mine: those, from `stacked`.
 
     Returns:
-      The Batch and the rollout's metrics of all, and how many episodes stand before
-      this host's.
+      The Batch and the rollout's metrics of all, and the places of this host's
+      episodes in it.
     """
     told = progress.rollout_metrics(drawn.first)
-    if run.hosts.count == 1:
-        return mine, {**told, **drawn.metrics}, 0
-    reading, agent = run.config.reading, run.agent
-    how = {"mode": reading.mode, "format": reading.format}
-    data = packed(mine, drawn.episodes, agent.pieces, **how)
+    if isinstance(mine, Batch):
+        return mine, {**told, **drawn.metrics}, np.arange(len(drawn.episodes))
+    hosts = run.hosts
+    boxes = [iter(unframed(box)) for box in hosts.gather("rows", framed(mine))]
+    order = [host for host, _ in drawn.runs] or list(range(hosts.count))
     batch, counts = unpacked(
-        run.hosts.gather("rows", data),
+        [next(boxes[host]) for host in order],
         rows=run.functions.shapes.rows[0],
         trajectories=run.config.episodes,
-        pad_id=agent.codec.pad_id,
+        pad_id=run.agent.codec.pad_id,
     )
-    sizes = len(drawn.first), int(mine.num_turns)
-    parts = run.hosts.exchange("metrics", [told, *sizes, drawn.metrics])
-    metrics = progress.of_all([(part[0], part[1], part[2]) for part in parts])
-    metrics["rollout/dropped"] = sum(part[3]["rollout/dropped"] for part in parts)
-    return batch, metrics, sum(counts[: run.hosts.index])
+    turns = sum(len(episode.turns) for episode in drawn.first)
+    said = [told, len(drawn.first), turns, drawn.metrics]
+    metrics = progress.of_all(hosts.exchange("metrics", said))
+    owner = np.repeat(order, counts)
+    return batch, metrics, np.flatnonzero(owner == hosts.index)
+
+
+def compiled(run: Run, state: Any, batch: Batch) -> None:
+    """Has every host compile the update before any of them begins it.
+
+    Hosts do not compile equally fast, one may find the program on its disk; and those
+    that begin a program wait for the others as long as the device's collectives do:
+    30 seconds with gloo.
+    """
+    if run.hosts.count > 1 and not run.functions.update.programs():
+        run.functions.update.lower(state, batch).compile()
+        run.hosts.exchange("the compiled update", None)
 
 
 @contextlib.contextmanager

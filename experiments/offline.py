@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from hiper_jax import workdir
 from hiper_jax.act.episode import Episode
@@ -20,6 +21,7 @@ from hiper_jax.act.rollout import SPENT
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import setup
 from hiper_jax.experiments.redraw import Drawn
+from hiper_jax.hosts import Hosts, digest
 from hiper_jax.networks.agent import Agent
 from hiper_jax.networks.passes import make_model
 from hiper_jax.update.chunks import map_rows, rows_of
@@ -31,6 +33,7 @@ class Offline(NamedTuple):
     groups: tuple[tuple[Episode, ...], ...]  # siblings of one task side by side
     seed: int
     measure: Callable[..., dict[str, jax.Array]]  # (state, batch) -> metrics
+    digest: str  # of all of them
 
 
 def load(config: configs.Train, agent: Agent) -> Offline:
@@ -62,7 +65,10 @@ def load(config: configs.Train, agent: Agent) -> Offline:
             f"{config.offline} has {len(groups)} tasks of {size} episodes each, an "
             f"iteration needs {config.episodes // size}: set fewer --episodes"
         )
-    return Offline(tuple(groups), config.seed, measurer(config, agent))
+    said = b"".join(
+        turn.response.tobytes() for g in groups for e in g for turn in e.turns
+    )
+    return Offline(tuple(groups), config.seed, measurer(config, agent), digest(said))
 
 
 def check(episode: Episode, config: configs.Train, vocab_size: int) -> None:
@@ -96,10 +102,16 @@ def check(episode: Episode, config: configs.Train, vocab_size: int) -> None:
                 raise ValueError(f"{where} is of another tokenizer than --model's")
 
 
-def draw(offline: Offline, step: int, config: configs.Train) -> Drawn:
-    """An iteration's episodes: every one once, in an order drawn anew, then again."""
+def draw(
+    offline: Offline, step: int, config: configs.Train, hosts: Hosts | None = None
+) -> Drawn:
+    """An iteration's episodes: every one once, in an order drawn anew, then again.
+
+    Of several hosts each takes its share, whole tasks.
+    """
     number, size = config.episodes // config.siblings, len(offline.groups)
-    places = range(step * number, (step + 1) * number)
+    begin, end = (hosts or Hosts()).share(number)
+    places = range(step * number + begin, step * number + end)
     orders = {
         epoch: np.random.default_rng((offline.seed, epoch)).permutation(size)
         for epoch in {place // size for place in places}
@@ -133,7 +145,10 @@ def measurer(config: configs.Train, agent: Agent) -> Callable[..., dict[str, Any
             clip_high=settings.clip_high,
         )
 
-    compiled = jax.jit(measure)
+    everywhere = None  # else the numbers may lie where this process cannot read them
+    if agent.mesh is not None:
+        everywhere = NamedSharding(agent.mesh, PartitionSpec())
+    compiled = jax.jit(measure, out_shardings=everywhere)
 
     def of_state(state, batch):
         return compiled(state.actor, state.critic, state.reference, batch)

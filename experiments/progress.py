@@ -35,22 +35,30 @@ def rollout_metrics(episodes: list[Episode]) -> dict[str, float]:
     return {name: float(value) for name, value in metrics.items()}
 
 
-def of_all(parts: list[tuple[dict[str, float], int, int]]) -> dict[str, float]:
-    """`rollout_metrics` of all hosts' episodes.
+def of_all(parts: list[Any]) -> dict[str, float]:
+    """`rollout_metrics` of all hosts' episodes, and what else a draw says.
 
     Args:
-      parts: of each host, its metrics, episodes and turns.
+      parts: of each host, its metrics, episodes and turns, and the draw's metrics.
     """
-    if len(parts) == 1:
-        return parts[0][0]
     by_turn = {"valid_rate", "admissible_rate", "shortened_prompts"}
     by_turn |= {"response_tokens", "prompt_tokens"}
     whole = {}
     for name in parts[0][0]:
         turns = name.partition("/")[2] in by_turn
-        weights = [of_turns if turns else of for _, of, of_turns in parts]
-        values = [told[name] for told, _, _ in parts]
+        weights = [of_turns if turns else of for _, of, of_turns, _ in parts]
+        values = [told[name] for told, *_ in parts]
         whole[name] = float(np.dot(values, weights) / sum(weights))
+    for name in parts[0][3]:
+        values = [drawn[name] for *_, drawn in parts]
+        judged = name in ("strategy/unread_lists", "strategy/flags")
+        if name == "rollout/dropped":
+            whole[name] = sum(values)
+        elif name.startswith("strategy/"):  # hosts have equally many tasks
+            weights = [of if judged else 1 for _, of, _, _ in parts]
+            whole[name] = float(np.dot(values, weights) / sum(weights))
+        else:  # of all hosts already
+            whole[name] = values[0]
     return whole
 
 

@@ -6,70 +6,107 @@ siblings and every advantage is 0. Such tasks make room for others, a few times 
 Source: arXiv 2503.14476.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from hiper_jax.act.episode import Episode
+from hiper_jax.hosts import Hosts
 
 Spent = dict[str, float]  # seconds, by what for
 
 
 class Drawn(NamedTuple):
-    """The episodes of one iteration."""
+    """The episodes of one iteration; where there are several hosts, those of this."""
 
     episodes: list[Episode]  # to learn from; siblings side by side
     first: list[Episode]  # of the first draw, which alone is no choice of the filter
     spent: Spent
     metrics: dict[str, float]
     tasks: Mapping[str, str] = {}  # the task that a game was asked for by
+    # (host, episodes) of all hosts, in the order of the batch; (): one after another
+    runs: tuple[tuple[int, int], ...] = ()
+
+
+class _Group(NamedTuple):
+    """Trajectories of one task, on whichever host."""
+
+    host: int
+    size: int
+    flat: bool  # their returns are all equal
+    episodes: list[Episode]  # [] on other hosts
 
 
 def draw(
-    play: Callable[[Sequence[str], int], tuple[list[Episode], Spent]],
+    play: Callable[[Sequence[str], int, int], tuple[list[Episode], Spent]],
     games: Sequence[str],
     others: Callable[[int, int], Sequence[str]],
     *,
     siblings: int,
     tries: int,
+    hosts: Hosts | None = None,
 ) -> Drawn:
     """Plays games, then others in the place of those whose returns are all equal.
 
     Args:
-      play: (games, try) -> their episodes in order, and the seconds it took; the try
-        is 0 for the first draw.
+      play: (games, try, place of the first) -> their episodes in order, and the seconds
+        it took; the try is 0 for the first draw.
       games: of the first draw, each `siblings` times in a row.
       others: (number of tasks, try) -> games, as many tasks, likewise.
       siblings: trajectories of a task.
       tries: how often others may be drawn; 0 plays the games and no more.
+      hosts: they share out the tasks of each try, and all hear which tell something.
 
     Returns:
-      As many episodes as games: tasks with a difference in the order in which they
-      were drawn, then, if they are too few, tasks without one.
+      As many episodes as games, over all hosts: tasks with a difference in the order in
+      which they were drawn, then, if they are too few, tasks without one.
     """
-    first, spent = play(games, 0)
-    total = len(games) // siblings
-    told, flat = _parted(first, siblings) if tries else (_groups(first, siblings), [])
-    drawn = total
+    hosts = hosts or Hosts()
+
+    def played(games: Sequence[str], attempt: int):
+        begin, end = (siblings * i for i in hosts.share(len(games) // siblings))
+        episodes, spent = play(games[begin:end], attempt, begin)
+        return episodes, spent, _groups(episodes, siblings)
+
+    first, spent, mine = played(games, 0)
+    total = drawn = len(games) // siblings
+    if not tries:
+        return Drawn([e for group in mine for e in group], first, spent, {})
+    groups = _everywhere(mine, hosts)
     for attempt in range(1, tries + 1):
-        missing = total - len(told)
-        if not missing:
+        missing = total - sum(not group.flat for group in groups)
+        if missing <= 0:
             break
-        more, seconds = play(others(missing, attempt), attempt)
+        _, seconds, mine = played(others(missing, attempt), attempt)
         spent = {name: spent[name] + seconds[name] for name in spent}
         drawn += missing
-        found, same = _parted(more, siblings)
-        told, flat = told + found, flat + same
+        groups += _everywhere(mine, hosts)
+    told = [group for group in groups if not group.flat]
+    flat = [group for group in groups if group.flat]
     chosen = (told + flat)[:total]
-    metrics = {}
-    if tries:
-        metrics = {
-            "redraw/tasks": float(drawn - total),
-            "redraw/flat": len(flat) / drawn,
-            "redraw/learned_from": min(len(told), total) / total,
-        }
-    return Drawn([e for group in chosen for e in group], first, spent, metrics)
+    metrics = {
+        "redraw/tasks": float(drawn - total),
+        "redraw/flat": len(flat) / drawn,
+        "redraw/learned_from": min(len(told), total) / total,
+    }
+    runs = tuple(
+        (host, sum(group.size for group in run))
+        for host, run in itertools.groupby(chosen, lambda group: group.host)
+    )
+    episodes = [e for group in chosen for e in group.episodes]
+    return Drawn(episodes, first, spent, metrics, runs=runs)
+
+
+def _everywhere(mine: Sequence[list[Episode]], hosts: Hosts) -> list[_Group]:
+    """The groups of all hosts, in their order, given those of this one."""
+    said = [[len(g), len({e.reward for e in g}) == 1] for g in mine]
+    return [
+        _Group(host, size, flat, mine[i] if host == hosts.index else [])
+        for host, theirs in enumerate(hosts.exchange("tasks to draw again", said))
+        for i, (size, flat) in enumerate(theirs)
+    ]
 
 
 def other_games(
@@ -90,7 +127,7 @@ def other_games(
     return [games[int(place)] for place in places for _ in range(samples)]
 
 
-def _groups(episodes: Sequence[Episode], siblings: int) -> list[Sequence[Episode]]:
+def _groups(episodes: Sequence[Episode], siblings: int) -> list[list[Episode]]:
     """Episodes of one game side by side, `siblings` at most: some may be dropped."""
     groups: list[Any] = []
     for episode in episodes:
@@ -100,12 +137,3 @@ def _groups(episodes: Sequence[Episode], siblings: int) -> list[Sequence[Episode
         else:
             groups.append([episode])
     return groups
-
-
-def _parted(episodes: Sequence[Episode], siblings: int):
-    """Groups whose returns differ, and the others."""
-    told, flat = [], []
-    for group in _groups(episodes, siblings):
-        same = len({episode.reward for episode in group}) == 1
-        (flat if same else told).append(group)
-    return told, flat

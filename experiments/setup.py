@@ -20,7 +20,7 @@ from hiper_jax.experiments.redraw import Drawn
 from hiper_jax.networks import assemble, placement
 from hiper_jax.networks.agent import Agent, load_agent
 from hiper_jax.networks.passes import make_model
-from hiper_jax.networks.sampler import make_sampler
+from hiper_jax.networks.sampler import make_sampler, served_here
 from hiper_jax.networks.shapes import Shapes, shapes_of
 from hiper_jax.networks.states import make_embedder
 from hiper_jax.update.state import Optimizers, TrainState
@@ -33,7 +33,7 @@ class Functions(NamedTuple):
     update: Callable  # (state, batch) -> state, metrics, turns; jitted
     make_policy: Callable  # (params, key, temperature) -> a rollout's sampler
     policy: Callable[[TrainState], Any]  # what `make_policy` is given
-    make_embed: Callable  # (params) -> what strategies are told apart by
+    make_embed: Callable  # (weights to sample with) -> tells strategies apart
     init_state: Callable[..., TrainState]  # (actor, critic, key) -> placed state
     init: Callable[..., TrainState]  # the same as a pure function, for its shapes
     shapes: Shapes
@@ -66,7 +66,8 @@ def build(
     heads = sampled_heads(config)
     make_policy = sampler_of(agent, config.reading, played, serving, heads)
     policy = functools.partial(assemble.policy, agent, valued=bool(heads))
-    make_embed = make_embedder(agent, rows=shapes.slots[-1], length=shapes.lengths[-1])
+    local = served_here(agent) if serving == "host" else agent
+    make_embed = make_embedder(local, rows=here.slots[-1], length=shapes.lengths[-1])
     return Functions(
         update, make_policy, policy, make_embed, init_state, init, shapes, here
     )
@@ -215,12 +216,11 @@ def check_hosts(config: Train, hosts: int) -> None:
             f"{config.mesh.data} x {config.mesh.fsdp} x {config.mesh.tensor}: set "
             "--mesh.data, --mesh.fsdp and --mesh.tensor to a product of that many"
         )
-    if config.redraw:
-        raise ValueError("--redraw works on one host: set it to 0 on several")
-    if config.offline:
-        raise ValueError("--offline works on one host: leave it out on several")
-    if config.writes_strategies:
-        raise ValueError(f"{config.estimator} works on one host: choose another")
+    if config.writes_strategies and config.mesh.serving == "all":
+        raise ValueError(
+            f"{config.estimator} compares strategies by the weights that a host has "
+            "to sample with, which no host has with --mesh.serving all: set host"
+        )
 
 
 def check_teacher(config: Train) -> None:

@@ -14,23 +14,21 @@ from typing import Any
 import jax
 
 from hiper_jax import _store, workdir
-from hiper_jax.act.rollout import Dropped, Environments, Reader, rollout
-from hiper_jax.credit.strata import StrataSettings
+from hiper_jax.act.rollout import Environments, Reader
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import (
+    draws,
     folder,
     games,
     meeting,
     offline,
     panel,
     progress,
-    redraw,
     setup,
     trackers,
 )
 from hiper_jax.experiments import place as places
 from hiper_jax.experiments.capacity import layout, precompile
-from hiper_jax.experiments.follow import follow
 from hiper_jax.experiments.meeting import check_skipped
 from hiper_jax.experiments.place import default_folder
 from hiper_jax.experiments.profiling import Profile
@@ -223,22 +221,24 @@ def loop(
             profile.start(step + 1)
             meeting.agree(run, step)
             with meeting.together(run.hosts, guard, f"iteration {step + 1}"):
-                drawn = act(run, state, pool, step)
+                drawn = draws.act(run, state, pool, step, guard)
                 mine = meeting.stacked(run, drawn)
-            batch, told, before = meeting.joined(run, drawn, mine)
+            batch, told, own = meeting.joined(run, drawn, mine)
             if run.stored is not None:
                 told |= jax.device_get(run.stored.measure(state, batch))
             with guard():  # state and files change together
                 clock.lap("other")
+                meeting.compiled(run, state, batch)
                 state, metrics, turns = functions.update(state, batch)
                 metrics, turns = jax.device_get((metrics, turns))
                 clock.lap("update")
                 metrics = progress.in_format({**told, **metrics}, config.reading.format)
-                turns = {name: values[before:] for name, values in turns.items()}
+                turns = {name: values[own] for name, values in turns.items()}
                 episodes = progress.with_credit(drawn.episodes, turns)
                 timing = clock.stop(drawn.spent, episodes)
                 if run.hosts.count > 1:  # of all of them; the seconds are the first's
                     timing["tokens"] = int(batch.length[batch.is_turn].sum())
+                    timing["received"] = run.hosts.received  # bytes, since the start
                 timing["programs"] = (
                     functions.make_policy.programs()
                     + functions.make_embed.programs()
@@ -273,70 +273,6 @@ def loop(
             run.say("nothing is lost: go on with --resume")
         raise
     return state
-
-
-def act(run: Run, state: TrainState, pool: Environments, step: int) -> redraw.Drawn:
-    """One iteration's episodes."""
-    config = run.config
-    if run.stored is not None:
-        return offline.draw(run.stored, step, config)
-    chosen = games.training_games(
-        run.train_games, step, config.episodes, config.seed, config.siblings
-    )
-    begin, end = run.hosts.share(len(chosen))
-    chosen = chosen[begin:end]
-    key = jax.random.fold_in(run.root_key, step)
-    weights = run.functions.policy(state)
-    dropped: list[Dropped] = []
-    tasks: dict[str, str] = {}
-    told: dict[str, float] = {}
-
-    def play(names, attempt: int):
-        gone: list[Dropped] = []
-        noise = jax.random.fold_in(key, attempt) if attempt else key
-        again = f", try {attempt}" if attempt else ""
-        policy = functools.partial(run.functions.make_policy, weights, noise)
-        options = {
-            "max_turns": config.world.turns,
-            "waves": setup.waves_of(config),
-            "on_turn": run.bar(f"iteration {step + 1}: rollout{again}"),
-            "on_drop": lambda one: (gone.append(one), progress.print_dropped(one)),
-            "max_dropped": config.max_dropped,
-        }
-        if isinstance(config.learn, StrataSettings):
-            episodes, spent, seen = follow(
-                pool,
-                policy,
-                run.functions.make_embed(weights),
-                names,
-                run.reader,
-                config.learn,
-                temperature=config.temperature,
-                first=attempt * config.strategies,
-                **options,
-            )
-            told.update({} if attempt else seen)
-        else:
-            sampler = policy(config.temperature)
-            with meeting.turn_by_turn(run, sampler) as sample:
-                sample = panel.from_place(sample, begin)
-                episodes, spent = rollout(pool, sample, names, run.reader, **options)
-        missing = {one.index for one in gone}
-        left = [name for i, name in enumerate(names) if i not in missing]
-        tasks.update((e.game, name) for e, name in zip(episodes, left, strict=True))
-        dropped.extend(gone)
-        return episodes, spent
-
-    def others(number: int, attempt: int):
-        return redraw.other_games(
-            run.train_games, step, number, config.seed, config.siblings, attempt
-        )
-
-    drawn = redraw.draw(
-        play, chosen, others, siblings=config.siblings, tries=config.redraw
-    )
-    metrics = {**told, **drawn.metrics, "rollout/dropped": float(len(dropped))}
-    return drawn._replace(metrics=metrics, tasks=tasks)
 
 
 def examine(run: Run, state: TrainState, pool: Environments, tag: str, guard) -> None:

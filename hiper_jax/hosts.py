@@ -31,6 +31,7 @@ class Hosts:
       index: which this one is; the first, 0, is the one that writes.
       names: of their machines.
       asked: the signal by which one of them was told to stop, "" if none was.
+      received: bytes that the others have said to this one.
     """
 
     def __init__(self, *, wait: float = 1800.0, among: Any = None):
@@ -44,7 +45,7 @@ class Hosts:
         self.count, self.index = known[:2]
         self._store: Any = known[2]
         self.wait, self._calls = wait, 0
-        self.asked = ""
+        self.asked, self.received = "", 0
         self.names = [platform.node()]
         if self.count > 1:
             self._store = self._store or _client()
@@ -82,7 +83,9 @@ class Hosts:
         self._calls += 1
         room = f"{_ROOM}{self._calls}/"
         self._store.key_value_set(f"{room}{self.index}", json.dumps([what, value]))
-        said = [json.loads(self._hear(room, i, what)) for i in range(self.count)]
+        heard = [self._hear(room, i, what) for i in range(self.count)]
+        self.received += sum(map(len, heard)) - len(heard[self.index])
+        said = [json.loads(text) for text in heard]
         if self._calls > 2:  # who is here has read everything before the last call
             self._store.key_value_delete(f"{_ROOM}{self._calls - 2}/{self.index}")
         for i, (where, _) in enumerate(said):
@@ -138,6 +141,7 @@ class Hosts:
         mine = np.zeros(room, np.uint8)
         mine[: len(data)] = np.frombuffer(data, np.uint8)
         rows = multihost_utils.process_allgather(mine)
+        self.received += room * (self.count - 1)
         return [rows[i, :size].tobytes() for i, size in enumerate(sizes)]
 
     def fail(self, line: str) -> None:

@@ -3,59 +3,15 @@
 The store is made up here, and the hosts are threads; tests/test_pods.py has real ones.
 """
 
-import concurrent.futures
-import threading
 import time
+import types
+from typing import Any
 
-import jax
 import pytest
+from host_threads import each
 
+from hiper_jax.experiments import meeting
 from hiper_jax.hosts import HostError, Hosts
-
-
-class Store:
-    """JAX's key-value store, of one process."""
-
-    def __init__(self):
-        self.values, self.changed = {}, threading.Condition()
-
-    def key_value_set(self, key, value, allow_overwrite=False):
-        with self.changed:
-            if key in self.values and not allow_overwrite:
-                raise jax.errors.JaxRuntimeError("ALREADY_EXISTS")
-            self.values[key] = value
-            self.changed.notify_all()
-
-    def key_value_delete(self, key):
-        del self.values[key]
-
-    def key_value_try_get(self, key):
-        if key not in self.values:
-            raise jax.errors.JaxRuntimeError("NOT_FOUND")
-        return self.values[key]
-
-    def key_value_dir_get(self, room):
-        return [(k, v) for k, v in self.values.items() if k.startswith(room)]
-
-    def blocking_key_value_get(self, key, milliseconds):
-        with self.changed:
-            if not self.changed.wait_for(lambda: key in self.values, 0.02):
-                raise jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED")
-            return self.values[key]
-
-
-def each(work, count=2, wait=5.0):
-    """work(hosts) on every host; what it returns or raises, in order."""
-    store = Store()
-
-    def one(index):
-        try:
-            return work(Hosts(wait=wait, among=(count, index, store)))
-        except Exception as error:
-            return error
-
-    with concurrent.futures.ThreadPoolExecutor(count) as threads:
-        return list(threads.map(one, range(count))), store
 
 
 def test_every_host_hears_every_host():
@@ -140,3 +96,35 @@ def test_one_host_asks_nobody():
         hosts.first("anything", lambda: 1 / 0)
     assert hosts.gather("anything", b"rows") == [b"rows"]
     assert hosts.share(7) == (0, 7)
+
+
+def test_no_host_begins_the_update_before_all_have_compiled_it():
+    events = []
+
+    class Update:
+        """Takes its host long to compile, where that is the second."""
+
+        def __init__(self, hosts):
+            self.hosts, self.made = hosts, 0
+
+        def programs(self):
+            return self.made
+
+        def lower(self, state, batch):
+            return self
+
+        def compile(self):
+            time.sleep(0.3 * self.hosts.index)
+            self.made = 1
+            events.append(f"compiled {self.hosts.index}")
+
+    def work(hosts):
+        functions = types.SimpleNamespace(update=Update(hosts))
+        run: Any = types.SimpleNamespace(hosts=hosts, functions=functions)
+        batch: Any = None
+        for _ in range(2):
+            meeting.compiled(run, None, batch)
+            events.append("update")
+
+    each(work)
+    assert events == ["compiled 0", "compiled 1", *["update"] * 4]

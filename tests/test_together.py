@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import small
 
-from hiper_jax.act.stack import stack
-from hiper_jax.act.together import packed, unpacked
+from hiper_jax.act.episode import Strategy
+from hiper_jax.act.stack import rows_needed, stack, written
+from hiper_jax.act.together import framed, packed, unframed, unpacked
 
 
 def stacked(agent, episodes, rows, number):
@@ -21,6 +22,54 @@ def stacked(agent, episodes, rows, number):
         num_episodes=number,
         pad_id=agent.codec.pad_id,
     )
+
+
+def followed(episodes):
+    """Episodes 2 k and 2 k + 1 follow strategy k; the last follows none."""
+    out = []
+    for i, one in enumerate(episodes):
+        turn = one.turns[0]
+        strategy = Strategy(
+            "search",
+            turn.prompt[:9],
+            turn.response[: 5 + i // 2],
+            turn.log_prob[: 5 + i // 2],
+            i,
+            0,
+        )
+        strategy = out[i - 1].strategy if i % 2 else strategy
+        out.append(dataclasses.replace(one, strategy=strategy, flagged=(0,) * (i % 3)))
+    return [*out[:-1], episodes[-1]]
+
+
+def same(batch, expected):
+    for name, value in vars(expected).items():
+        found = getattr(batch, name)
+        if value is None:
+            assert found is None, name
+            continue
+        assert np.asarray(found).dtype == np.asarray(value).dtype, name
+        np.testing.assert_array_equal(found, value, err_msg=name)
+
+
+@pytest.mark.parametrize("sizes", [(8,), (4, 4), (1, 2, 5), (2, 2, 3, 1)])
+def test_strategies_are_those_that_one_host_stacks(sizes):
+    """Uneven parts, and a strategy that stands in two of them, its rows once."""
+    agent, _, _ = small.agent()
+    whole = followed(small.episodes(0) + small.episodes(1))
+    assert len(written(whole)) == 4
+    parts, begin = [], 0
+    for size in sizes:
+        part, begin = whole[begin : begin + size], begin + size
+        exact = stacked(agent, part, rows_needed(part), 0)
+        assert exact.num_rows == len(exact.tokens) == rows_needed(part)
+        parts.append(packed(exact, part, agent.pieces))
+    batch, counts = unpacked(
+        unframed(framed(parts)), rows=64, trajectories=9, pad_id=agent.codec.pad_id
+    )
+    assert tuple(counts) == sizes
+    same(batch, stacked(agent, whole, 64, 9))
+    assert (batch.strategy_row >= 0).sum() == 4 and batch.flagged.any()
 
 
 @pytest.mark.parametrize("lost", [0, 1])
@@ -60,6 +109,6 @@ def test_a_field_that_nobody_brings_together_is_refused():
     agent, _, _ = small.agent()
     episodes = small.episodes(0)
     batch = stacked(agent, episodes, 64, 4)
-    batch = batch.replace(flagged=batch.valid)
-    with pytest.raises(ValueError, match="flagged of a Batch is not brought together"):
+    batch = batch.replace(entropy=batch.old_log_prob)
+    with pytest.raises(ValueError, match="entropy of a Batch is not brought together"):
         packed(batch, episodes, agent.pieces)

@@ -1,15 +1,17 @@
 """A run over several processes whose processes are killed, again and again.
 
-Command: `hiper bench kills --out DIR` (20 kills; each costs a start and a compilation).
+Command: `hiper bench kills --out DIR` (20 kills; each costs a start).
 
 A small run goes to its end undisturbed. Then the same run is started, one of its
-processes is killed by SIGKILL at a random moment, the others are waited for, and it is
-resumed, until it has come to its end; and again, until there were enough kills.
+processes kills itself by SIGKILL while it plays, stacks, updates or saves, or at any
+moment, the others are waited for, and it is resumed; after some kills it may come to
+its end; and again, until there were enough kills.
 
 Expected: the others always end by themselves, a line names the process that was lost,
 and every run that was resumed left the files of the one that was not disturbed.
 """
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -29,11 +31,14 @@ from hiper_jax.accept import Count, Name, Positive, Seed, check_fields
 from hiper_jax.experiments import launch, progress
 
 RUN = (
-    "train quickstart --num-updates {iterations} --episodes 4 --slots 4 "
+    "train quickstart --estimator rloo --samples 2 --learn.kl-coef 0 "
+    "--num-updates {iterations} --episodes 4 --slots 4 "
     "--world.max-turns 4 --world.train 24 --world.seen 6 --world.unseen 6 "
     "--eval-episodes 4 --eval-seen-episodes 0 --learn.minibatch 16 --learn.chunk 8 "
     "--checkpoint-every 1"
 )
+# Where a process is to be killed, in turn, and within how many seconds of its begin.
+AIMS = {"rollout": 1.0, "stack": 0.02, "update": 1.0, "save": 0.2, "any": 0.0}
 # What equal runs share, bit for bit.
 _SAME = ("metrics.jsonl", "model/*.safetensors", "model/critic/*.safetensors", "eval/*")
 
@@ -46,6 +51,8 @@ class Kills:
     """Folder for kills.json and the runs."""
     kills: Count = 20
     """How many."""
+    in_a_row: Count = 5
+    """Of one run, before it may come to its end."""
     processes: Count = 2
     """Of the run."""
     devices: Count = 2
@@ -64,9 +71,9 @@ class Kills:
 class Family:
     """The processes of one call of `hiper train`, and what they say."""
 
-    def __init__(self, words: list[str], processes: int, devices: int):
+    def __init__(self, words: list[str], processes: int, devices: int, **options):
         self.lines: list[list[str]] = [[] for _ in range(processes)]
-        self.children = launch.start(words, processes, devices)
+        self.children = launch.start(words, processes, devices, **options)
         self._readers = [
             threading.Thread(target=self._read, args=(i, child), daemon=True)
             for i, child in enumerate(self.children)
@@ -149,29 +156,29 @@ def main(asked: Kills) -> None:
     words += ["--mesh.data", str(asked.processes * asked.devices)]
     words += ["--lost-after", str(asked.lost_after)]
     words += ["--world.cache", str(out / "games"), "--out"]
-    sizes = asked.processes, asked.devices
     began = time.monotonic()
-    family = Family([*words, str(out / "whole")], *sizes)
+    family = Family([*words, str(out / "whole")], asked.processes, asked.devices)
     if any(family.wait(3600)):
         raise RuntimeError(f"the run failed: {family.lines[0][-3:]}")
     length, expected = time.monotonic() - began, prints(out / "whole")
     rows: list[dict[str, Any]] = []
     bar, runs, equal = progress.bar("kills", "kills"), 0, 0
     while len(rows) < asked.kills:
-        shutil.rmtree(out / "killed", ignore_errors=True)
-        while True:
-            resumed = [str(out / "killed")]
-            if workdir.latest_step(out / "killed") is not None:
-                resumed.append("--resume")
-            family = Family([*words, *resumed], *sizes)
-            row = _killed(family, rng, length, asked)
-            if row is None:
-                break
-            rows.append(row)
-            bar(len(rows), asked.kills)
-        runs, equal = runs + 1, equal + (prints(out / "killed") == expected)
+        place, here = out / f"killed-{runs}", 0
+        shutil.rmtree(place, ignore_errors=True)
+        over = False
+        while not over:
+            enough = here == asked.in_a_row or len(rows) == asked.kills
+            row = _killed(words, place, rng, length, asked, "none" if enough else "")
+            over = row is None
+            if row is not None:
+                here, rows = here + 1, [*rows, row]
+                workdir.write_json(out / "kills.json", {"moments": rows})
+                bar(len(rows), asked.kills)
+        runs, equal = runs + 1, equal + (prints(place) == expected)
     record = {
         "kills": len(rows),
+        "by_phase": dict(collections.Counter(row["phase"] for row in rows)),
         "named": sum(bool(row["line"]) for row in rows),
         "seconds_until_others_ended": max(row["seconds"] for row in rows),
         "runs": runs,
@@ -183,23 +190,48 @@ def main(asked: Kills) -> None:
     print(f"{told}; {out / 'kills.json'}")
 
 
-def _killed(family: Family, rng: random.Random, length: float, asked: Kills):
-    """Kills one process of a family; None if it came to its end before that."""
-    victim, moment = rng.randrange(asked.processes), rng.uniform(0, length)
-    until = time.monotonic() + moment
-    while time.monotonic() < until and any(c.poll() is None for c in family.children):
+def _killed(
+    words: list[str],
+    place: pathlib.Path,
+    rng: random.Random,
+    length: float,
+    asked: Kills,
+    aim: str,
+) -> dict[str, Any] | None:
+    """Starts or resumes a run, one of whose processes is killed; None if it ended."""
+    victim = rng.randrange(asked.processes)
+    aim = aim or rng.choice(list(AIMS))
+    seconds = rng.uniform(0, length if aim == "any" else AIMS.get(aim, 0.0))
+    count = rng.choice((1, 1, 2))
+    file = place.parent / "phase"
+    file.unlink(missing_ok=True)
+    here = ("-m", "hiper_jax.experiments.bench.phases", str(file), aim, str(count))
+
+    def program(index: int) -> list[str]:
+        beside = [*here[:2], f"{file}-other", "none", "1", "0"]
+        return [*here, str(seconds)] if index == victim else beside
+
+    resumed = workdir.latest_step(place) is not None
+    family = Family(
+        [*words, str(place), *(["--resume"] if resumed else [])],
+        asked.processes,
+        asked.devices,
+        program=program,
+    )
+    child = family.children[victim]
+    while child.poll() is None and any(c.poll() is None for c in family.children):
         time.sleep(0.05)
-    if family.children[victim].poll() is not None:
-        if any(family.wait(600)):
-            raise RuntimeError(f"the run failed: {family.lines[0][-3:]}")
-        return None
-    family.signal(victim, signal.SIGKILL)
     killed = time.monotonic()
     codes = family.wait(10 * asked.lost_after + 60)
+    if not any(codes):
+        return None
+    if codes[victim] != -signal.SIGKILL:
+        raise RuntimeError(f"the run failed: {[said[-3:] for said in family.lines]}")
     return {
         "process": victim,
-        "after": round(moment, 1),
-        "said_last": family.lines[0][-1:],
+        "aim": aim,
+        "phase": file.read_text(),
+        "iterations": len(workdir.read_lines(place / "metrics.jsonl")),
         "seconds": round(time.monotonic() - killed, 1),
         "codes": codes,
         "line": family.named(victim),

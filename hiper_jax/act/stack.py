@@ -145,6 +145,14 @@ def stack(
     return Batch(**rows, **by_turn, **followed)
 
 
+def rows_needed(episodes: Sequence[Episode]) -> int:
+    """N at least: turns, strategies and states after what was cut short."""
+    turns = sum(len(e.turns) for e in episodes)
+    return (
+        turns + len(written(episodes)) + sum(len(e.next_prompt) > 0 for e in episodes)
+    )
+
+
 def written(episodes: Sequence[Episode]) -> dict[tuple, Strategy]:
     """The strategies that some episode follows, by what tells them apart."""
     followed = (e.strategy for e in episodes if e.strategy is not None)

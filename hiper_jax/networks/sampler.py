@@ -41,7 +41,8 @@ def make_sampler(
     Returns:
       make_policy(params, key, temperature) -> a rollout's `Sampler`, whose rows draw
       from (key, episode index, turn) alone. `make_policy.programs()` counts what was
-      compiled.
+      compiled. It is `make_policy.of(make_policy.lay_out(params), key, temperature)`:
+      all hosts lay out together, then each samples as often as it likes.
     """
     local = served_here(agent) if serving == "host" else agent
     everywhere = None
@@ -58,11 +59,11 @@ def make_sampler(
     serve = server(agent, heads)
     slot_buckets = divisible(slot_buckets, local.mesh)
 
-    def make_policy(params, key, temperature):
+    def lay_out(params):
         weights = serve(params)
-        if serving == "host":
-            weights = taken_over(weights, local.mesh)
+        return taken_over(weights, local.mesh) if serving == "host" else weights
 
+    def policy_of(weights, key, temperature):
         def sample(prompts, index, turn):
             # An episode has far fewer turns than 4096: no two rows share a name.
             answers = respond(
@@ -79,6 +80,10 @@ def make_sampler(
 
         return sample
 
+    def make_policy(params, key, temperature):
+        return policy_of(lay_out(params), key, temperature)
+
+    make_policy.lay_out, make_policy.of = lay_out, policy_of
     make_policy.programs = generate.programs
     make_policy.lower = generate.lower
     make_policy.lower_all = functools.partial(
