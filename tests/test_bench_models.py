@@ -9,7 +9,12 @@ import pytest
 from hiper_jax import lm
 from hiper_jax.credit import hiper
 from hiper_jax.experiments.bench import batch as bench_batch
-from hiper_jax.experiments.bench import models, update_counts, update_sides
+from hiper_jax.experiments.bench import (
+    models,
+    update_counts,
+    update_own,
+    update_sides,
+)
 from hiper_jax.experiments.bench import update as bench_update
 from hiper_jax.experiments.config import Learn
 from hiper_jax.networks.model import Model
@@ -77,3 +82,12 @@ def test_both_updates_are_the_same(monkeypatch):
     assert found["rows"] == 12
     for ours, theirs in found["same"].values():
         assert abs(ours) > 1e-6 and np.isclose(ours, theirs, rtol=2e-3)
+
+
+def test_the_update_is_compared_with_what_computes_the_same():
+    """Reading all positions or those asked for, a pass's values or a sampler's."""
+    asked = {"episodes": 2, "turns": 4, "chunk": 4, "rounds": 0}
+    seconds, gaps = update_own.compare(SMALL, **asked, lengths=(288,))
+    assert set(seconds) >= {"plain", "apart", "shared", "sampled"}
+    assert all(gap < 1e-5 for gap in gaps.values()), gaps
+    assert update_own.distance({"grad/actor": 2.0}, {"grad/actor": 1.0}) == 0.5
