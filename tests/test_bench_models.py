@@ -18,6 +18,7 @@ from hiper_jax.experiments.bench import (
 from hiper_jax.experiments.bench import update as bench_update
 from hiper_jax.experiments.config import Learn
 from hiper_jax.networks.model import Model
+from hiper_jax.networks.shapes import shapes_of
 from hiper_jax.update.state import Optimizers
 from hiper_jax.update.step import compile_update, make_update
 
@@ -91,3 +92,25 @@ def test_the_update_is_compared_with_what_computes_the_same():
     assert set(seconds) >= {"plain", "apart", "shared", "sampled"}
     assert all(gap < 1e-5 for gap in gaps.values()), gaps
     assert update_own.distance({"grad/actor": 2.0}, {"grad/actor": 1.0}) == 0.5
+
+
+def test_short_rows_have_lengths_of_their_own_and_long_ones_those_of_kernels():
+    def sizes(prompt, response, platform):
+        made = shapes_of(
+            max_prompt=prompt,
+            max_response=response,
+            episodes=64,
+            max_turns=30,
+            platform=platform,
+        )
+        return made.lengths, made.prompts
+
+    short = sizes(256, 28, "cpu")
+    assert short == ((104, 120, 136, 168, 288), (96, 128, 160, 256))
+    assert sizes(2048, 512, "tpu")[0] == (
+        *(640, 768, 896, 1024, 1152, 1408, 1792, 2560),
+    )
+    for platform, step in (("cpu", 16), ("gpu", 16), ("tpu", 128)):
+        long = sizes(2048, 512, platform)
+        assert long[0][-1] == 2560 and long[1][-1] == 2048 and len(long[1]) == 3
+        assert all(size % step == 0 for size in (*long[0], *long[1]))
