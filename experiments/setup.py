@@ -77,7 +77,7 @@ def sampled_heads(config: Train) -> tuple[str, ...]:
     """The value heads that are read while sampling: the estimator's, or none.
 
     A shared trunk's states are at hand then. The sampler's and the trainer's differ by
-    rounding, which is 1e-6 of them in float32; under 16 bits it is not, and values are
+    rounding: in float32 values agree within 1e-5; under 16 bits they do not, and are
     read by a pass of their own. Episodes from disk have none.
     """
     here = config.critic == "shared" and not config.offline

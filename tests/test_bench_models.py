@@ -9,10 +9,16 @@ import pytest
 from hiper_jax import lm
 from hiper_jax.credit import hiper
 from hiper_jax.experiments.bench import batch as bench_batch
-from hiper_jax.experiments.bench import models, update_counts, update_sides
+from hiper_jax.experiments.bench import (
+    models,
+    update_counts,
+    update_own,
+    update_sides,
+)
 from hiper_jax.experiments.bench import update as bench_update
 from hiper_jax.experiments.config import Learn
 from hiper_jax.networks.model import Model
+from hiper_jax.networks.shapes import shapes_of
 from hiper_jax.update.state import Optimizers
 from hiper_jax.update.step import compile_update, make_update
 
@@ -77,3 +83,34 @@ def test_both_updates_are_the_same(monkeypatch):
     assert found["rows"] == 12
     for ours, theirs in found["same"].values():
         assert abs(ours) > 1e-6 and np.isclose(ours, theirs, rtol=2e-3)
+
+
+def test_the_update_is_compared_with_what_computes_the_same():
+    """Reading all positions or those asked for, a pass's values or a sampler's."""
+    asked = {"episodes": 2, "turns": 4, "chunk": 4, "rounds": 0}
+    seconds, gaps = update_own.compare(SMALL, **asked, lengths=(288,))
+    assert set(seconds) >= {"plain", "apart", "shared", "sampled"}
+    assert all(gap < 1e-5 for gap in gaps.values()), gaps
+    assert update_own.distance({"grad/actor": 2.0}, {"grad/actor": 1.0}) == 0.5
+
+
+def test_short_rows_have_lengths_of_their_own_and_long_ones_those_of_kernels():
+    def sizes(prompt, response, platform):
+        made = shapes_of(
+            max_prompt=prompt,
+            max_response=response,
+            episodes=64,
+            max_turns=30,
+            platform=platform,
+        )
+        return made.lengths, made.prompts
+
+    short = sizes(256, 28, "cpu")
+    assert short == ((104, 120, 136, 168, 288), (96, 128, 160, 256))
+    assert sizes(2048, 512, "tpu")[0] == (
+        *(640, 768, 896, 1024, 1152, 1408, 1792, 2560),
+    )
+    for platform, step in (("cpu", 16), ("gpu", 16), ("tpu", 128)):
+        long = sizes(2048, 512, platform)
+        assert long[0][-1] == 2560 and long[1][-1] == 2048 and len(long[1]) == 3
+        assert all(size % step == 0 for size in (*long[0], *long[1]))

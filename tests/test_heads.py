@@ -46,3 +46,15 @@ def test_values_are_read_before_each_token():
     moved = np.abs(np.asarray(read(tokens=jnp.asarray(changed))) - base).max(-1)[0]
     assert base.shape == (1, 5, 3)
     assert (moved[:3] == 0).all() and (moved[3:] > 1e-4).all()
+
+
+def test_values_where_they_are_asked_for_are_those_of_a_whole_pass():
+    critic = heads.init(CONFIG, jax.random.key(7))
+    critic["value"] = jax.random.normal(jax.random.key(8), (CONFIG.width, 3))
+    tokens = jnp.arange(24, dtype=jnp.int32).reshape(2, 12)
+    read = partial(heads.values, critic, CONFIG, tokens, jnp.array([4, 6], jnp.int32))
+    asked = np.array([[0, 3, 0], [2, 0, 4]], np.int32)
+    whole = np.asarray(read(5))
+    expected = np.take_along_axis(whole, asked[..., None], axis=1)
+    np.testing.assert_allclose(read(jnp.asarray(asked)), expected, atol=1e-5)
+    assert np.ptp(expected, axis=1).max() > 0.1

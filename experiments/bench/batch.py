@@ -31,9 +31,32 @@ def random_batch(
 ) -> Batch:
     """B full trajectories of T turns: random tokens, published lengths."""
     P, R, _ = published(scale)
-    N, L = B * T, P + R
-    start, said = models.log_lengths(rng, N, scale)
+    start, said = models.log_lengths(rng, B * T, scale)
     start, said = np.minimum(start, P), np.minimum(np.maximum(said, 3), R)
+    return filled(rng, vocab, (B, T), R, start, said, P + R)
+
+
+def filled(
+    rng: np.random.Generator,
+    vocab: int,
+    shape: tuple[int, int],
+    R: int,
+    start: np.ndarray,
+    said: np.ndarray,
+    L: int,
+) -> Batch:
+    """Full trajectories of random tokens.
+
+    Args:
+      rng: of the tokens.
+      vocab: tokens are below it.
+      shape: B trajectories of T turns; N = B T rows.
+      R: response tokens at most.
+      start: [N] tokens of the prompts.
+      said: [N] tokens of the responses, 3 to R.
+      L: tokens of a row at most.
+    """
+    (B, T), N = shape, len(start)
     place = np.arange(L)
     tokens = rng.integers(1, vocab, (N, L)).astype(np.int32)
     tokens[place >= (start + said)[:, None]] = 0

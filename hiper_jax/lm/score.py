@@ -26,7 +26,9 @@ from hiper_jax.lm.qwen import Constrain, leave, take
 NEVER = -1e30  # the logit of an id without a token: its probability is exactly 0
 
 
-def response_positions(prompt_lengths: Array, num_tokens: int, length: int) -> Array:
+def response_positions(
+    prompt_lengths: Array, num_tokens: int | Array, length: int
+) -> Array:
     """Where the states stand that response tokens are predicted and valued from.
 
     The state before response token j stands at position `prompt_length + j - 1`: the
@@ -34,14 +36,16 @@ def response_positions(prompt_lengths: Array, num_tokens: int, length: int) -> A
 
     Args:
       prompt_lengths: [N] int32, tokens of each prompt; at least 1.
-      num_tokens: R, response tokens per row, padding included.
+      num_tokens: R, response tokens per row, padding included; or [N, K] int32, which
+        of them.
       length: L, tokens of a row of prompt + response.
 
     Returns:
-      [N, R] int32; slots past the end of the row repeat its last position.
+      [N, R] or [N, K] int32; slots past the end of the row repeat its last position.
     """
     chex.assert_rank(prompt_lengths, 1)
-    at = prompt_lengths[:, None] - 1 + jnp.arange(num_tokens)[None]
+    which = jnp.arange(num_tokens)[None] if isinstance(num_tokens, int) else num_tokens
+    at = prompt_lengths[:, None] - 1 + which
     return jnp.clip(at, 0, length - 1)
 
 

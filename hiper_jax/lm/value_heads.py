@@ -64,7 +64,7 @@ def values(
     config: LMConfig,
     tokens: Array,
     prompt_lengths: Array,
-    num_tokens: int,
+    num_tokens: int | Array,
     *,
     remat: str = "none",
     constrain: qwen.Constrain | None = None,
@@ -80,13 +80,14 @@ def values(
       config: the trunk's shape; static.
       tokens: [N, L] int32 prompt + response, padded on the right.
       prompt_lengths: [N] int32.
-      num_tokens: R, response tokens per row, padding included.
+      num_tokens: R, response tokens per row, padding included; or [N, K] int32, the
+        response positions that are asked for.
       remat: see `qwen.forward`.
       constrain: see `qwen.forward`.
       attention: see `qwen.forward`.
 
     Returns:
-      [N, R, 3] float32, in the order of `HEADS`.
+      [N, R, 3] float32, or [N, K, 3], in the order of `HEADS`.
     """
     hidden = qwen.forward(
         params["trunk"],

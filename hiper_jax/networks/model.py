@@ -48,3 +48,6 @@ class Model(NamedTuple):
     assemble: Callable[[Any, Any, Any], tuple[Any, Any]] = apart
     # Where weights are fetched once a step, not for every chunk; None: they are not.
     own_rows: OwnRows | None = None
+    # (critic, tokens, start, response positions [C, H]) -> values [C, H], of each head
+    # at its own position, where that is less work; None: `values`, then a choice.
+    values_at: Callable[..., Array] | None = None

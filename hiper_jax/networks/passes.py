@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from hiper_jax import lm
@@ -44,6 +45,7 @@ def make_model(agent: Agent, heads: tuple[str, ...] = value_heads.HEADS) -> Mode
         score_and_values(agent, heads) if agent.critic == "shared" else None,
         assemble(agent),
         own_rows(agent),
+        values_at(agent, heads),
     )
 
 
@@ -64,19 +66,31 @@ def values(
     """`Model.values`: the heads at every response token."""
 
     def apply(critic, tokens, start, num_tokens):
-        tokens, start = on_rows(agent, tokens, start)
-        read = value_heads.values(
-            critic,
-            agent.critic_config,
-            tokens,
-            start,
-            num_tokens,
-            remat=agent.remat,
-            **agent.on_mesh(),
-        )
-        return select(read, heads)
+        return select(valued(agent, critic, tokens, start, num_tokens), heads)
 
     return apply
+
+
+def values_at(
+    agent: Agent, heads: tuple[str, ...] = value_heads.HEADS
+) -> Callable[..., Array]:
+    """`Model.values_at`: each head at its own response position."""
+
+    def apply(critic, tokens, start, read_at):
+        read = select(valued(agent, critic, tokens, start, read_at), heads)
+        return jnp.diagonal(read, axis1=1, axis2=2)
+
+    return apply
+
+
+def valued(agent: Agent, critic: Any, tokens, start, which: Any) -> Array:
+    """All heads [C, R or K, 3] at response positions: the first R, or those [C, K]."""
+    tokens, start = on_rows(agent, tokens, start)
+    config = agent.critic_config
+    options = agent.on_mesh()
+    return value_heads.values(
+        critic, config, tokens, start, which, remat=agent.remat, **options
+    )
 
 
 def score_and_values(

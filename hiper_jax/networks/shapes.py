@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import jax
 
-# Sixteen rows stay in a CPU's cache; more rows are sampled group by group.
-SLOTS_ON_CPU = (4, 8, 16)
+# Sixteen rows stay in a CPU's cache; more rows are sampled group by group. A third size
+# would be as many programs again as there are lengths of prompts.
+SLOTS_ON_CPU = (8, 16)
 
 
 class Shapes(NamedTuple):
@@ -19,9 +20,11 @@ class Shapes(NamedTuple):
 
 # Shares of the longest prompt: most are far shorter, a few are as long as it gets.
 PROMPTS = (0.44, 0.6, 1.0)
+SHORT_PROMPTS = (0.375, 0.5, 0.625, 1.0)  # where rows are no longer than `LONG`
 # Of the longest row, for training. Each share is another body to compile, three times
-# over: with these a tiny model's update feeds 1.1 tokens for each real one.
-ROWS = (0.33, 0.38, 0.44, 0.55, 1.0)
+# over: these are the five that feed least at the lengths of the quickstart's runs, 1.11
+# tokens for each real one in chunks of 8 and 1.14 in chunks of 16.
+ROWS = (0.365, 0.42, 0.475, 0.59, 1.0)
 # Where rows are long, padding costs more than programs take to compile: the nine that
 # feed least at the lengths of the published runs and chunks of 8. That is 1.10 tokens
 # for each real one, or 1.12 where a TPU rounds them up; eight more would feed 1.07.
@@ -59,7 +62,9 @@ def shapes_of(
         if platform == "cpu"
         # Quarters: with three prompt lengths, nine programs.
         else tuple(sorted({-(-slots // 4), -(-slots // 2), slots})),
-        prompts=_shares(max_prompt, PROMPTS, platform),
+        prompts=_shares(
+            max_prompt, PROMPTS if longest > LONG else SHORT_PROMPTS, platform
+        ),
     )
 
 
@@ -69,5 +74,6 @@ def _up(size: float, step: int) -> int:
 
 def _shares(size: int, shares: tuple[float, ...], platform: str) -> tuple[int, ...]:
     # The TPU's attention kernel reads rows of a multiple of 128 tokens.
-    step = 128 if platform == "tpu" and size >= LONG else 16
+    long = 128 if platform == "tpu" else 16
+    step = long if size >= LONG else 8 if platform == "cpu" else 16
     return tuple(sorted({_up(size * share, step) for share in shares}))

@@ -117,6 +117,39 @@ def pick(values: Array, read_at: Array | None) -> Array:
     return jnp.take_along_axis(values, read_at[:, None], axis=1)[:, 0]
 
 
+def read_values(
+    model: Model,
+    critic: Any,
+    tokens: Array,
+    start: Array,
+    num_tokens: int,
+    read_at: Array | None,
+    heads: int,
+) -> Array:
+    """The critic's values of a chunk, read where they are asked for.
+
+    Args:
+      model: the networks.
+      critic: its weights, assembled.
+      tokens: [C, l] int32.
+      start: [C] int32, where responses begin.
+      num_tokens: R, response tokens at most.
+      read_at: [C, H] int32 response positions; None: all.
+      heads: H.
+
+    Returns:
+      [C, H], or [C, R, H] at all positions.
+    """
+    if read_at is not None and model.values_at is not None:
+        values = model.values_at(critic, tokens, start, read_at)
+        expect("values_at", (len(tokens), heads), values)
+        return values
+    assert model.values is not None  # `make_update` has looked
+    values = model.values(critic, tokens, start, num_tokens)
+    expect("values", (len(tokens), num_tokens, heads), values)
+    return pick(values, read_at)
+
+
 def policy_part(log_prob: Array, entropy: Array, loss: Loss, chunk: Chunk):
     """The chunk's share of policy loss, KL term and entropy bonus.
 
@@ -184,7 +217,7 @@ def value_part(values: Array, loss: Loss, chunk: Chunk):
     """The chunk's share of every head's loss.
 
     Args:
-      values: [C, R, H] now.
+      values: [C, H] now, or [C, R, H] at all positions.
       loss: see there.
       chunk: see there.
 
@@ -192,10 +225,6 @@ def value_part(values: Array, loss: Loss, chunk: Chunk):
       [] loss; each head's by name.
     """
     targets, rows = loss.targets, chunk.rows
-    shape = (rows.shape[0], targets.mask.shape[1], len(loss.heads))
-    expect("values", shape, values)
-    at = None if targets.read_at is None else targets.read_at[rows]
-    values = pick(values, at)
     used = chunk.used.reshape(-1, *[1] * (values.ndim - 2))
     total, parts = jnp.zeros(()), {}
     for h, name in enumerate(loss.heads):
@@ -235,6 +264,10 @@ def gradient(actor: Any, critic: Any, loss: Loss, chunk: Chunk):
             *whole, chunk.tokens, *targets
         )
         total, parts, gap = policy_part(log_prob, entropy, loss, chunk)
+        shape = (*targets[1].shape, len(loss.heads))
+        expect("score_and_values", shape, values)
+        read_at = loss.targets.read_at
+        values = pick(values, None if read_at is None else read_at[chunk.rows])
         error, errors = value_part(values, loss, chunk)
         return total + error, (parts | errors, gap)
 
@@ -265,9 +298,11 @@ def critic_gradient(actor: Any, critic: Any, loss: Loss, chunk: Chunk):
 
 def _of_critic(actor, critic, loss: Loss, chunk: Chunk, start, response):
     def value(critic):
-        assert loss.model.values is not None  # `make_update` has looked
         _, whole = loss.model.assemble(loss.reference, actor, critic)
-        values = loss.model.values(whole, chunk.tokens, start, response.shape[1])
+        at = loss.targets.read_at
+        at = None if at is None else at[chunk.rows]
+        asked = start, response.shape[1], at, len(loss.heads)
+        values = read_values(loss.model, whole, chunk.tokens, *asked)
         return value_part(values, loss, chunk)
 
     (_, errors), to_critic = jax.value_and_grad(value, has_aux=True)(critic)

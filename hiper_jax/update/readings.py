@@ -10,7 +10,7 @@ from jax import Array
 from hiper_jax.act.stack import Batch
 from hiper_jax.networks.model import Model
 from hiper_jax.update.chunks import Rows, lengths_up_to, map_rows
-from hiper_jax.update.objective import expect, pick
+from hiper_jax.update.objective import expect, pick, read_values
 
 
 def values_of_rows(
@@ -38,10 +38,8 @@ def values_of_rows(
     blank = jnp.zeros((N, R, heads) if read_at is None else (N, heads))
 
     def read(tokens, chosen, critic, start, read_at):
-        assert model.values is not None  # `make_update` has looked
-        values = model.values(critic, tokens, start[chosen], R)
-        expect("values", (len(chosen), R, heads), values)
-        return pick(values, None if read_at is None else read_at[chosen])
+        at = None if read_at is None else read_at[chosen]
+        return read_values(model, critic, tokens, start[chosen], R, at, heads)
 
     given = critic, batch.start, read_at
 
