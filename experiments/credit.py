@@ -22,7 +22,7 @@ from hiper_jax.accept import Name, Whole, check_fields
 from hiper_jax.act.episode import Episode
 from hiper_jax.act.stack import Batch
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import folder, progress, recipes, setup, texts
+from hiper_jax.experiments import folder, progress, recipes, setup, starts, texts
 from hiper_jax.networks import placement
 from hiper_jax.networks.acquire import find_model
 from hiper_jax.networks.agent import Agent, read_agent
@@ -141,11 +141,9 @@ def weights(asked: Credit, config: configs.Train) -> tuple[Agent, TrainState | N
     place = workdir.here_if_run(asked.checkpoint) or find_model(asked.checkpoint)
     nothing = dict.fromkeys(("step", "actor_opt", "critic_opt", "key"))
     if not asked.checkpoint:
-        return read_agent(
-            configs.start_of(config), **setup.agent_settings(config)
-        ), None
+        return read_agent(starts.start_of(config), **setup.agent_settings(config)), None
     if (place / "checkpoints").is_dir():
-        agent = read_agent(configs.start_of(config), **setup.agent_settings(config))
+        agent = read_agent(starts.start_of(config), **setup.agent_settings(config))
         like = placement.abstract_state(agent, setup.build(config, agent).init)
         parts = ["actor", "reference"] + ["critic"] * config.has_critic
         state, _ = workdir.restore(place, like, asked.step or None, only=parts)

@@ -7,7 +7,7 @@ from hiper_jax import workdir
 from hiper_jax._disk import refuse_store
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games as worlds
-from hiper_jax.experiments import progress, setup
+from hiper_jax.experiments import progress, setup, starts
 from hiper_jax.experiments.folder import settings_of
 from hiper_jax.experiments.panel import evaluate
 from hiper_jax.experiments.recipes import recipe
@@ -117,7 +117,7 @@ def newest(run: pathlib.Path, config: configs.Train):
 
     Neither critic nor optimizers are read; their leaves are shapes without arrays.
     """
-    agent = read_agent(configs.start_of(config), **setup.agent_settings(config))
+    agent = read_agent(starts.start_of(config), **setup.agent_settings(config))
     like = placement.abstract_state(agent, setup.build(config, agent).init)
     # Adapters stand on the reference.
     parts = ("step", "actor", "reference") if agent.rank else ("step", "actor")

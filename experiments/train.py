@@ -25,6 +25,7 @@ from hiper_jax.experiments import (
     panel,
     progress,
     setup,
+    starts,
     trackers,
 )
 from hiper_jax.experiments import place as places
@@ -91,7 +92,7 @@ def train(config: configs.Train, name: str, hosts: Hosts | None = None) -> pathl
     """
     folder.check_places(config)
     games.check_data(config.world)
-    configs.check_model(config)
+    starts.check_model(config)
     setup.check_teacher(config)
     setup.check_strategies(config)
     if config.data:
@@ -127,7 +128,7 @@ def _train(
     def finish() -> None:
         if hosts.count > 1:
             place.pull()  # the report shows the episodes of all
-        model = configs.start_of(config)
+        model = starts.start_of(config)
         save_agent(run.folder / "model", run.agent, actor, critic, tokenizer=model)
         tables.write(run.folder)
         print(tables.render(run.folder))
@@ -149,7 +150,7 @@ def prepare(
     # Again: now nobody else can begin there.
     with place.naming():
         hosts.first("the run's folder", lambda: folder.check(run_folder, config))
-    model = configs.start_of(config)
+    model = starts.start_of(config)
     say = print if hosts.writes else lambda line: None
     layout.check(config, model, say)
     mesh = setup.mesh_for(model, config)

@@ -14,7 +14,7 @@ from hiper_jax.act.borders import Lines, lines, splits_at_lines
 from hiper_jax.act.codec import load_codec
 from hiper_jax.act.envs.world import load_world
 from hiper_jax.act.prompt import fit, fit_all, fit_prompt
-from hiper_jax.experiments import config as configs
+from hiper_jax.experiments import starts
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "qwen_tokenizer"
 BITS = (
@@ -87,7 +87,7 @@ def test_many_prompts_have_the_ids_of_each_in_every_folder(make, tmp_path):
 
 @pytest.mark.parametrize("name", OURS)
 def test_many_prompts_have_the_ids_of_each_in_the_models_that_come_with_us(name):
-    codec = load_codec(configs.ASSETS / name)
+    codec = load_codec(starts.ASSETS / name)
     check(codec)
     # WebShop's has pieces that run over line feeds.
     assert codec._lines._cuts == (name != "warmstart-webshop")

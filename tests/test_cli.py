@@ -8,8 +8,7 @@ import sys
 import pytest
 
 import hiper_jax
-from hiper_jax.experiments import commands, flags
-from hiper_jax.experiments import config as configs
+from hiper_jax.experiments import commands, flags, starts
 from hiper_jax.experiments.cli import main, room_for_fake_devices
 from hiper_jax.experiments.recipes import recipe
 from hiper_jax.experiments.settings import read_file, replaced
@@ -96,7 +95,7 @@ def test_a_wrong_alfworld_data_is_named(capsys, monkeypatch, tmp_path):
 def test_an_unknown_split_and_a_broken_game_are_named(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     said = fails(
-        capsys, "eval", str(configs.WARM_START), "--split", "nope", "--data", "."
+        capsys, "eval", str(starts.WARM_START), "--split", "nope", "--data", "."
     )
     assert "valid_unseen" in said
     folder = (
@@ -105,7 +104,7 @@ def test_an_unknown_split_and_a_broken_game_are_named(capsys, monkeypatch, tmp_p
     folder.mkdir(parents=True)
     (folder / "traj_data.json").write_text("{")
     (folder / "game.tw-pddl").write_text("{")
-    said = fails(capsys, "eval", str(configs.WARM_START), "--data", str(tmp_path))
+    said = fails(capsys, "eval", str(starts.WARM_START), "--data", str(tmp_path))
     assert "trial_1" in said
 
 

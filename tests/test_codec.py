@@ -14,7 +14,7 @@ from hiper_jax.act.format import read_response
 from hiper_jax.act.pieces import piece_table
 from hiper_jax.act.prompt import fit_prompt
 from hiper_jax.act.spans import token_masks
-from hiper_jax.experiments import config as configs
+from hiper_jax.experiments import starts
 from hiper_jax.lm import weights_gguf as gguf
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "qwen_tokenizer"
@@ -40,7 +40,7 @@ def test_what_is_encoded_reads_back():
 
 
 def test_the_warm_start_has_a_token_for_every_tag():
-    codec = load_codec(configs.WARM_START)
+    codec = load_codec(starts.WARM_START)
     for name in ("switch", "subgoal", "action"):
         for tag in (f"<{name}>", f"</{name}>"):
             assert len(codec.encode_prompt(tag)) == 1
@@ -118,6 +118,6 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path):
 
 
 def test_a_tokenizer_without_an_end_is_refused(tmp_path):
-    shutil.copy(configs.WARM_START / "tokenizer.json", tmp_path)
+    shutil.copy(starts.WARM_START / "tokenizer.json", tmp_path)
     with pytest.raises(ValueError, match="eos_token"):
         load_codec(tmp_path)

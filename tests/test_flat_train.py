@@ -14,7 +14,7 @@ from hiper_jax.accept import SettingError
 from hiper_jax.act.envs.world import WORLDS, load_world, settings_for
 from hiper_jax.act.format import read_response
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import games, progress, recipes
+from hiper_jax.experiments import games, progress, recipes, starts
 from hiper_jax.experiments.report.episode_page import episode_page, pick
 from hiper_jax.experiments.train import default_folder, train
 from hiper_jax.experiments.warmstart import demonstrations
@@ -104,18 +104,18 @@ def test_the_flat_warm_start_has_its_own_tags_and_one_value_in_all_heads(made):
 def test_the_format_chooses_the_warm_start_that_comes_with_us():
     base = configs.with_estimator(recipes.recipe("quickstart"), "gae_turn")
     flat = dataclasses.replace(base, reading=FLAT)
-    assert configs.start_of(base) == configs.WARM_START
-    assert configs.start_of(flat) == configs.ASSETS / "warmstart-flat"
+    assert starts.start_of(base) == starts.WARM_START
+    assert starts.start_of(flat) == starts.ASSETS / "warmstart-flat"
     for name in WORLDS:
         other = dataclasses.replace(flat, world=settings_for(name))
-        assert (configs.start_of(other) / "config.json").is_file()
-    agent, _, _ = load_agent(configs.start_of(flat))
-    plan, _, _ = load_agent(configs.start_of(base))
+        assert (starts.start_of(other) / "config.json").is_file()
+    agent, _, _ = load_agent(starts.start_of(flat))
+    plan, _, _ = load_agent(starts.start_of(base))
     assert len(agent.codec.encode_prompt("<think>")) == 1
     alike = dataclasses.replace(plan.config, vocab_size=agent.config.vocab_size)
     assert agent.config == alike
     mine = dataclasses.replace(flat, model="mine")
-    assert configs.start_of(mine).name == "mine"
+    assert starts.start_of(mine).name == "mine"
 
 
 def test_hiper_without_a_plan_is_refused_before_anything_is_made():

@@ -14,7 +14,7 @@ import tiny_runs
 
 from hiper_jax import workdir
 from hiper_jax.act.envs.world import settings_for
-from hiper_jax.experiments import cli, folder, progress
+from hiper_jax.experiments import cli, folder, progress, starts
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import train as training
 from hiper_jax.experiments.eval import evaluate_checkpoint
@@ -160,12 +160,12 @@ def test_a_damaged_record_of_settings_is_named(content, whole, tmp_path):
 
 def test_a_finished_run_is_a_model_and_another_one_is_none_yet(whole, tmp_path):
     begun = configs.Train(model=str(whole))
-    configs.check_model(begun)
-    assert configs.start_of(begun) == whole / "model"
+    starts.check_model(begun)
+    assert starts.start_of(begun) == whole / "model"
     where = shutil.copytree(whole, tmp_path / "run")
     shutil.rmtree(where / "model")
     with pytest.raises(FileNotFoundError, match="a run that has not ended"):
-        configs.check_model(configs.Train(model=str(where)))
+        starts.check_model(configs.Train(model=str(where)))
 
 
 @pytest.mark.parametrize("asks", [True, False])

@@ -13,6 +13,7 @@ import tokenizer_folders as folders
 from hiper_jax import lm
 from hiper_jax.act.spans import token_masks
 from hiper_jax.experiments import config as configs
+from hiper_jax.experiments import starts
 from hiper_jax.lm import weights
 from hiper_jax.lm.model_folder import cache_folder, find_folder
 from hiper_jax.networks.agent import load_agent, read_agent, save_agent
@@ -108,9 +109,9 @@ def test_a_name_that_is_no_folder_is_looked_up_in_the_cache(
     monkeypatch.chdir(tmp_path)
     name, kept = "some/tiny-model", cache / "models--some--tiny-model"
     run = configs.Train(model=name)
-    assert find_folder(name) == configs.start_of(run)
+    assert find_folder(name) == starts.start_of(run)
     with pytest.raises(FileNotFoundError, match=f"hf download {name}.*{cache}"):
-        configs.check_model(run)
+        starts.check_model(run)
     with pytest.raises(FileNotFoundError, match=f"in {name}.*hf download {name}"):
         load_agent(name)
     for commit in ("aaa", "bbb"):
@@ -120,8 +121,8 @@ def test_a_name_that_is_no_folder_is_looked_up_in_the_cache(
     (kept / "refs" / "main").write_text("bbb")
     assert find_folder(name) == kept / "snapshots" / "bbb"
     shutil.copy(folder / "config.json", find_folder(name))
-    configs.check_model(run)
-    assert weights.read_config(configs.start_of(run)) == CONFIG
+    starts.check_model(run)
+    assert weights.read_config(starts.start_of(run)) == CONFIG
     # A folder of that name comes first.
     (tmp_path / name).mkdir(parents=True)
     assert str(find_folder(name)) == name

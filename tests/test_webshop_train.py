@@ -19,6 +19,7 @@ from hiper_jax.act.rollout import Sampled, make_reader, rollout
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import progress as watch
+from hiper_jax.experiments import starts
 from hiper_jax.experiments.cli import main
 from hiper_jax.experiments.eval import evaluate_checkpoint
 from hiper_jax.experiments.recipes import recipe, shared
@@ -193,12 +194,12 @@ def test_a_products_code_is_one_token(world, begun):
 
 
 def test_the_warm_start_that_comes_with_us_fits_its_shop():
-    folder = configs.start_of(recipe("webshop-quickstart"))
+    folder = starts.start_of(recipe("webshop-quickstart"))
     agent, _, _ = load_agent(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     assert size < 8e6
     assert agent.config.vocab_size == agent.codec.vocab_size
-    assert configs.start_of(recipe("quickstart")) == configs.WARM_START
+    assert starts.start_of(recipe("quickstart")) == starts.WARM_START
 
 
 def test_a_warm_start_for_another_world_is_refused():

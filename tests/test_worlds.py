@@ -24,7 +24,7 @@ from hiper_jax.act.envs.world import (
 from hiper_jax.act.format import read_response
 from hiper_jax.act.prompt import build_prompt
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import games, play
+from hiper_jax.experiments import games, play, starts
 from hiper_jax.experiments.recipes import RECIPES
 from hiper_jax.experiments.warmstart import warmstart
 from hiper_jax.experiments.warmstart.settings import start
@@ -140,10 +140,10 @@ def test_every_world_is_whole(name):
 
 def test_a_default_start_is_there_and_others_fall_back_to_it():
     train = configs.Train()
-    assert configs.start_of(train) == configs.WARM_START
-    assert (configs.WARM_START / "config.json").is_file()
+    assert starts.start_of(train) == starts.WARM_START
+    assert (starts.WARM_START / "config.json").is_file()
     for name in WORLDS:
-        folder = configs.start_of(dataclasses.replace(train, world=settings_for(name)))
+        folder = starts.start_of(dataclasses.replace(train, world=settings_for(name)))
         assert (folder / "config.json").is_file()
 
 

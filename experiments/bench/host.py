@@ -34,8 +34,8 @@ from hiper_jax.act.envs.templates import Template
 from hiper_jax.act.envs.world import DEFAULT, WorldSettings, load_world, settings_for
 from hiper_jax.act.rollout import Environments, Reader, Sampled, make_reader, rollout
 from hiper_jax.experiments import games
-from hiper_jax.experiments.config import WARM_START
 from hiper_jax.experiments.provenance import commit
+from hiper_jax.experiments.starts import WARM_START
 
 ELSEWHERE = "cabinet in the hall"
 RESPONSE = "<switch>{}</switch><subgoal>{}</subgoal><action>{}</action>"

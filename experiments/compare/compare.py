@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from hiper_jax import workdir
-from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import folder, games, progress
+from hiper_jax.experiments import folder, games, progress, starts
 from hiper_jax.experiments.compare import kept, outcomes, page, runs, standings
 from hiper_jax.experiments.compare.plan import Compare, Planned, planned
 from hiper_jax.experiments.report import tables
@@ -35,7 +34,7 @@ def main(asked: Compare, say: Callable[[str], Any] = print) -> pathlib.Path:
     plan = planned(asked)
     games.check_data(plan[0].config.world)
     for run in plan:
-        configs.check_model(run.config)
+        starts.check_model(run.config)
     states = {run.folder: runs.state_of(run, asked.kept) for run in plan}
     left = [run for run in plan if states[run.folder] != "finished"]
     say(f"{len(plan)} runs in {asked.out}: {len(plan) - len(left)} are finished")

@@ -17,8 +17,9 @@ Results   experiments/LOG.md, 2026-11-25
 import dataclasses
 
 from hiper_jax.act.envs.world import settings_for
-from hiper_jax.experiments.config import SMOLLM2, Reading, Train
+from hiper_jax.experiments.config import Reading, Train
 from hiper_jax.experiments.recipes.shared import OURS
+from hiper_jax.experiments.starts import SMOLLM2
 
 RECIPE = Train(
     model=SMOLLM2,

@@ -20,7 +20,7 @@ from hiper_jax import _store, workdir
 from hiper_jax.act.codec import load_codec
 from hiper_jax.act.pieces import piece_table
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments import games
+from hiper_jax.experiments import games, starts
 from hiper_jax.experiments.report.blocks import Vocabulary, block, packed, summaries
 from hiper_jax.experiments.settings import replaced
 
@@ -117,7 +117,7 @@ def _start(config: Mapping[str, Any]) -> pathlib.Path | None:
         if _store.is_remote(model := str(record.get("model", ""))):
             folder = _store.fetched(model, _of_tokenizer)  # not gigabytes of weights
             return folder / "model" if (folder / "model").is_dir() else folder
-        return configs.start_of(replaced(configs.Train(), record))
+        return starts.start_of(replaced(configs.Train(), record))
     except (ValueError, ImportError, OSError, LookupError, TypeError, AttributeError):
         return None  # settings of another time, or damaged ones
 
