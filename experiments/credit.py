@@ -216,8 +216,9 @@ def assigner(config: configs.Train, agent: Agent) -> Callable[..., dict[str, Any
         if state is None:
             credit = estimator.assign(batch, known)
             return credit.turn | values_of_turns(batch, estimator.heads, known)
+        networks = state.reference, state.actor, state.critic
         targets, credit = measure(
-            model, estimator, config.learn, config.temperature, state, batch, rows
+            model, estimator, config.learn, config.temperature, networks, batch, rows
         )
         return credit.turn | values_of_turns(batch, estimator.heads, targets.value)
 

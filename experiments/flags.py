@@ -351,11 +351,9 @@ def _one_line(box: str) -> str:
 
 def _nothing_chosen(unchosen: Unchosen, unknown: Sequence[str]) -> str:
     path, group = unchosen
-    names = list(group.members())
-    if not unknown:
-        return f"{path} needs a {group.noun}: {', '.join(names)}"
-    if unknown[0].startswith("-"):
-        return f"{path} needs a {group.noun} before {unknown[0]}: {', '.join(names)}"
+    if not unknown or unknown[0].startswith("-"):
+        before = f" before {unknown[0]}" if unknown else ""
+        return f"{path} needs a {group.noun}{before}: {', '.join(group.members())}"
     return _not_one_of(path, group, unknown[0])
 
 

@@ -14,7 +14,7 @@ import tiny_runs
 
 from hiper_jax import workdir
 from hiper_jax.act.envs.world import settings_for
-from hiper_jax.experiments import cli, folder, progress, starts
+from hiper_jax.experiments import cli, draws, folder, progress, starts
 from hiper_jax.experiments import config as configs
 from hiper_jax.experiments import train as training
 from hiper_jax.experiments.eval import evaluate_checkpoint
@@ -201,14 +201,14 @@ def test_a_template_is_told_the_day_on_which_the_run_began(
 def test_a_run_that_died_before_its_first_checkpoint_begins_again(
     setting, whole, tmp_path, monkeypatch, resume, capsys
 ):
-    where, act = tmp_path / "run", training.act
+    where, act = tmp_path / "run", draws.act
 
-    def die(run, state, pool, step):
+    def die(run, state, pool, step, guard):
         if step == 1:
             raise MemoryError("as good as kill -9: nothing is saved")
-        return act(run, state, pool, step)
+        return act(run, state, pool, step, guard)
 
-    monkeypatch.setattr(training, "act", die)
+    monkeypatch.setattr(draws, "act", die)
     monkeypatch.setattr(training, "keep", lambda *_: None)
     with pytest.raises(MemoryError):
         run(setting, where)
@@ -237,19 +237,19 @@ def test_a_checkpoint_comes_with_time_too(setting, tmp_path):
 def test_sigterm_saves_and_further_signals_disturb_nothing(
     setting, whole, tmp_path, monkeypatch
 ):
-    where, act, keep = tmp_path / "run", training.act, training.keep
+    where, act, keep = tmp_path / "run", draws.act, training.keep
 
-    def asked(run, state, pool, step):
+    def asked(run, state, pool, step, guard):
         if step == 1:
             os.kill(os.getpid(), signal.SIGTERM)
-        return act(run, state, pool, step)
+        return act(run, state, pool, step, guard)
 
     def pressed(run, state):
         os.kill(os.getpid(), signal.SIGINT)
         keep(run, state)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(training, "act", asked)
+    monkeypatch.setattr(draws, "act", asked)
     monkeypatch.setattr(training, "keep", pressed)
     with pytest.raises(progress.Terminated):
         run(setting, where)

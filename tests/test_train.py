@@ -17,9 +17,9 @@ import tiny_runs
 from hiper_jax import workdir
 from hiper_jax.act.envs.worlds import alfworld
 from hiper_jax.experiments import config as configs
+from hiper_jax.experiments import draws, setup, trackers
 from hiper_jax.experiments import games as worlds
 from hiper_jax.experiments import panel as evaluation
-from hiper_jax.experiments import setup, trackers
 from hiper_jax.experiments import train as training
 from hiper_jax.experiments.config import Learn
 from hiper_jax.experiments.eval import evaluate_checkpoint, newest
@@ -123,7 +123,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(setting, whole, tmp_path):
 def test_ctrl_c_keeps_what_is_finished(setting, whole, tmp_path, monkeypatch, place):
     """Between updates it stops at once; while files are written, right after."""
     folder, calls = tmp_path / "run", []
-    rollout = training.rollout
+    rollout = draws.rollout
 
     def press(*args, **options):
         calls.append(None)
@@ -132,7 +132,7 @@ def test_ctrl_c_keeps_what_is_finished(setting, whole, tmp_path, monkeypatch, pl
         return rollout(*args, **options) if place == "rollout" else None
 
     if place == "rollout":
-        monkeypatch.setattr(training, "rollout", press)
+        monkeypatch.setattr(draws, "rollout", press)
         monkeypatch.setattr(evaluation, "rollout", press)
         finished = 1
     else:

@@ -6,8 +6,8 @@ Expected (C15): with 128 slots, prompts of about 866 tokens and a device that an
 them in 0.4 s, at most 0.10 of that time is host time that nothing hides.
 
 The device is a sleep, in proportion to the rows of a batch but for `floor`: it needs no
-core and no lock, like an accelerator. The rest is what a run does: games of ALFWorld in
-this process, the prompts of `full`, replies read and played. Our games are small: more
+core and no lock, like an accelerator. The rest is what a run does: made games in this
+process, the prompts of `full`, replies read and played. Our games are small: more
 places are listed than there are, until prompts are as long as the published ones.
 Replies are those of a random walk that is recorded first, so that all sides play the
 same episodes, which is checked. The sides are one wave of slots or two, and prompts
