@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 import shutil
 
 import jax
@@ -127,7 +128,7 @@ def test_a_name_that_is_no_folder_is_looked_up_in_the_cache(
     (tmp_path / name).mkdir(parents=True)
     assert str(find_folder(name)) == name
     for other in ("../some/tiny-model", "a/b/c", "", "/some/tiny"):
-        assert str(find_folder(other)) == str(configs.pathlib.Path(other))
+        assert str(find_folder(other)) == str(pathlib.Path(other))
 
 
 @pytest.fixture(scope="module")
