@@ -14,6 +14,8 @@ import sys
 import tempfile
 from collections.abc import Callable
 
+from hiper_jax._disk import cache_folder
+
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
 OTHERS = ("JAX_ENABLE_COMPILATION_CACHE",)
 # JAX leaves out what compiles within a second; a start has dozens of those.
@@ -57,10 +59,9 @@ def default_folder() -> pathlib.Path:
     A home folder may be shared by machines that are not alike, and JAX's key does not
     tell their processors apart: code for one may stop on another.
     """
-    cache = os.environ.get("HIPER_CACHE") or "~/.cache/hiper_jax"
     kind = hashlib.sha256(_processor().encode()).hexdigest()[:8]
     name = f"{platform.machine() or 'unknown'}-{kind}"
-    return pathlib.Path(cache).expanduser() / "programs" / name
+    return cache_folder() / "programs" / name
 
 
 def _processor() -> str:

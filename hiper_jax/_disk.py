@@ -12,7 +12,7 @@ import pathlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
@@ -21,6 +21,13 @@ _OF_STORE = re.compile("(gs|s3):/")
 LOCK = ".lock"  # in a folder that is one process's
 _MAKING = ".making"
 _WAIT = 3600.0  # seconds that another process may take to make the same
+
+
+def cache_folder(environment: Mapping[str, str] = os.environ) -> pathlib.Path:
+    """What is made once lies there: `$HIPER_CACHE`, by default ~/.cache/hiper_jax."""
+    return pathlib.Path(
+        environment.get("HIPER_CACHE") or "~/.cache/hiper_jax"
+    ).expanduser()
 
 
 class NotHere(OSError):

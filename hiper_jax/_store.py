@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from hiper_jax._disk import NotHere, guarded, made
+from hiper_jax._disk import NotHere, cache_folder, guarded, made
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _PACKAGES = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}  # scheme -> package, extra
@@ -38,13 +38,6 @@ class Object(NamedTuple):
 def is_remote(path) -> bool:
     """Whether a path is that of a store, or of anything that looks like one."""
     return isinstance(path, str) and _SCHEME.match(path) is not None
-
-
-def cache_folder(environment: Mapping[str, str] = os.environ) -> pathlib.Path:
-    """Where copies lie: `$HIPER_CACHE`, by default ~/.cache/hiper_jax."""
-    return pathlib.Path(
-        environment.get("HIPER_CACHE") or "~/.cache/hiper_jax"
-    ).expanduser()
 
 
 def named(url: str) -> str:
@@ -278,7 +271,7 @@ def fetched(
     Args:
       url: the path.
       keep: of which names.
-      environment: see `cache_folder`.
+      environment: see `_disk.cache_folder`.
 
     Returns:
       The folder.

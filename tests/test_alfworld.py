@@ -10,7 +10,9 @@ import subprocess
 import sys
 from collections import Counter
 
+import made_games
 import pytest
+from made_games import games_of, read
 
 from hiper_jax.act.envs.env import Env
 from hiper_jax.act.envs.pool import Pool
@@ -23,37 +25,22 @@ needs_stock_engine = pytest.mark.skipif(
     sys.version_info >= (3, 13) or not importlib.util.find_spec("alfworld"),
     reason="the extra `reference` is not installed, or TextWorld does not run on 3.13",
 )
-SMALL = dict(receptacles=(6, 8), objects=(5, 8))
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A small data set: each task type in each split, each kind of room in training."""
-    out = str(tmp_path_factory.mktemp("alfworld") / "data")
-    make.make_games(out, train=24, seen=6, unseen=12, seed=3, **SMALL)
-    return out
+    return made_games.make(tmp_path_factory.mktemp("alfworld"))
 
 
 @pytest.fixture(scope="module")
 def stock_root(tmp_path_factory):
     """The same with ALFWorld's domain and grammar in the files."""
-    out = str(tmp_path_factory.mktemp("stock") / "data")
-    make.make_games(out, train=24, seen=6, unseen=12, seed=3, stock=True, **SMALL)
-    return out
+    return made_games.make(tmp_path_factory.mktemp("stock"), stock=True)
 
 
 @pytest.fixture(scope="module")
 def env():
     return AlfWorld()
-
-
-def _games(root, split):
-    return data.list_games(root, split).games
-
-
-def _read(path):
-    with open(path) as file:
-        return json.load(file)
 
 
 def _tree(root):
@@ -68,7 +55,7 @@ def _tree(root):
 
 
 def _scene(game):
-    return _read(os.path.join(os.path.dirname(game), "traj_data.json"))["scene"]
+    return read(os.path.join(os.path.dirname(game), "traj_data.json"))["scene"]
 
 
 def _receptacles(env, game):
@@ -80,21 +67,21 @@ def _receptacles(env, game):
 
 def test_every_task_type_and_every_kind_of_room_is_made(root):
     for split, count in zip(data.SPLITS, (24, 6, 12), strict=True):
-        games = _games(root, split)
+        games = games_of(root, split)
         types = Counter(game.split(os.sep)[-3].split("-")[0] for game in games)
         assert types == {task: count // 6 for task in data.TASK_TYPES}
-    numbers = {_scene(game)["scene_num"] for game in _games(root, "train")}
+    numbers = {_scene(game)["scene_num"] for game in games_of(root, "train")}
     assert {number // 100 for number in numbers} == {0, 2, 3, 4}
 
 
 def test_files_are_laid_out_as_alfworld_lays_them_out(root):
-    for game in _games(root, "train"):
+    for game in games_of(root, "train"):
         *_, split, task, trial, name = game.split(os.sep)
         assert split == "train" and trial.startswith("trial_T")
-        content = _read(game)
+        content = read(game)
         with open(os.path.join(os.path.dirname(game), "initial_state.pddl")) as file:
             assert content["pddl_problem"] == file.read()
-        traj = _read(os.path.join(os.path.dirname(game), "traj_data.json"))
+        traj = read(os.path.join(os.path.dirname(game), "traj_data.json"))
         params = traj["pddl_params"]
         goal = params["parent_target"] or params["toggle_target"]
         number = traj["scene"]["scene_num"]
@@ -105,7 +92,7 @@ def test_files_are_laid_out_as_alfworld_lays_them_out(root):
 
 
 def test_unseen_rooms_and_layouts_are_never_in_training(root, env):
-    known = {split: _games(root, split) for split in data.SPLITS}
+    known = {split: games_of(root, split) for split in data.SPLITS}
     numbers = {
         split: {_scene(game)["scene_num"] for game in games}
         for split, games in known.items()
@@ -125,16 +112,16 @@ def test_unseen_rooms_and_layouts_are_never_in_training(root, env):
 
 def test_no_two_games_are_the_same(root):
     problems = [
-        _read(game)["pddl_problem"] for s in data.SPLITS for game in _games(root, s)
+        read(game)["pddl_problem"] for s in data.SPLITS for game in games_of(root, s)
     ]
     assert len(set(problems)) == len(problems) == 42
 
 
 def test_the_walkthrough_of_the_stock_expert_wins(root, env):
     for split in data.SPLITS:
-        for game in _games(root, split):
+        for game in games_of(root, split):
             env.reset(game)
-            moves = _read(game)["walkthrough"]
+            moves = read(game)["walkthrough"]
             results = [env.step(move) for move in moves]
             assert [step[2] for step in results] == [False] * (len(moves) - 1) + [True]
             assert results[-1][1] == 10.0 and results[-1][4]["won"]
@@ -281,7 +268,7 @@ def test_the_stock_environment_takes_and_plays_the_games(stock_root, monkeypatch
     names = ("train", "eval_in_distribution", "eval_out_of_distribution")
     for split, name in zip(data.SPLITS, names, strict=True):
         games = stock(_stock_config(root), train_eval=name)
-        assert sorted(games.game_files) == list(_games(root, split))
+        assert sorted(games.game_files) == list(games_of(root, split))
     batch = stock(_stock_config(root), train_eval="train").init_env(batch_size=1)
     _, infos = batch.reset()
     for _ in range(50):
@@ -299,10 +286,10 @@ def test_the_stock_player_plays_a_game(stock_root):
     if not os.path.exists(tool):
         tool = shutil.which("alfworld-play-tw")
     assert tool, "alfworld is installed without its command alfworld-play-tw"
-    game = _games(root, "valid_unseen")[0]
+    game = games_of(root, "valid_unseen")[0]
     played = subprocess.run(
         [sys.executable, tool, os.path.dirname(game)],
-        input="\n".join(_read(game)["walkthrough"]) + "\n",
+        input="\n".join(read(game)["walkthrough"]) + "\n",
         env=os.environ | {"ALFWORLD_DATA": root},
         capture_output=True,
         text=True,
@@ -312,8 +299,8 @@ def test_the_stock_player_plays_a_game(stock_root):
 
 
 def test_an_episode_ends_by_winning_or_by_the_limit_never_by_both(root):
-    game = _games(root, "train")[0]
-    moves = _read(game)["walkthrough"]
+    game = games_of(root, "train")[0]
+    moves = read(game)["walkthrough"]
     exact, short = AlfWorld(max_turns=len(moves)), AlfWorld(max_turns=len(moves) - 1)
     assert isinstance(exact, Env)
     for env, last in ((exact, (10.0, True, False)), (short, (0.0, False, True))):
@@ -332,7 +319,7 @@ def test_an_episode_ends_by_winning_or_by_the_limit_never_by_both(root):
 
 def test_an_unknown_action_costs_a_turn_and_changes_nothing(root):
     env = AlfWorld(max_turns=2, reward=1.0)
-    _, info = env.reset(_games(root, "train")[0])
+    _, info = env.reset(games_of(root, "train")[0])
     before = info["admissible_actions"]
     observation, reward, won, truncated, info = env.step("fly to the moon")
     assert (observation, reward, won, truncated) == ("Nothing happens.", 0.0, False, 0)
@@ -343,9 +330,9 @@ def test_an_unknown_action_costs_a_turn_and_changes_nothing(root):
 @needs_stock_engine
 def test_the_stock_engine_plays_behind_the_same_environment(root, env):
     stock = AlfWorld(engine="textworld")
-    argv, game = list(sys.argv), _games(root, "train")[0]
+    argv, game = list(sys.argv), games_of(root, "train")[0]
     assert stock.reset(game) == env.reset(game)
-    for move in [*_read(game)["walkthrough"][:-1], "fly to the moon"]:
+    for move in [*read(game)["walkthrough"][:-1], "fly to the moon"]:
         assert stock.step(move) == env.step(move)
     with pytest.raises(RuntimeError, match="no states.*native"):
         stock.state()
@@ -353,8 +340,8 @@ def test_the_stock_engine_plays_behind_the_same_environment(root, env):
 
 
 def test_an_episode_goes_on_from_its_state_here_and_elsewhere(root):
-    game, other = _games(root, "train")[:2]
-    moves = _read(game)["walkthrough"]
+    game, other = games_of(root, "train")[:2]
+    moves = read(game)["walkthrough"]
     one, two = AlfWorld(max_turns=len(moves)), AlfWorld(max_turns=len(moves))
     with pytest.raises(RuntimeError, match="call reset first"):
         one.state()
@@ -377,8 +364,8 @@ def test_an_episode_goes_on_from_its_state_here_and_elsewhere(root):
 
 
 def test_a_killed_worker_goes_on_with_its_games(root):
-    games = _games(root, "valid_seen")[:2]
-    plans = [_read(game)["walkthrough"] for game in games]
+    games = games_of(root, "valid_seen")[:2]
+    plans = [read(game)["walkthrough"] for game in games]
     with Pool(AlfWorld, 2, workers=1) as pool:
         pool.reset([0, 1], games)
         for turn in range(max(map(len, plans))):

@@ -4,35 +4,22 @@ import json
 import os
 import shutil
 
+import made_games
 import pytest
+from made_games import games_of, read
 
 from hiper_jax.act.envs.worlds.alfworld import data
-from hiper_jax.act.envs.worlds.alfworld import write as make
 from hiper_jax.act.envs.worlds.alfworld.world import AlfWorld
-
-SMALL = dict(receptacles=(6, 8), objects=(5, 8))
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A small data set: each task type in each split, each kind of room in training."""
-    out = str(tmp_path_factory.mktemp("alfworld") / "data")
-    make.make_games(out, train=24, seen=6, unseen=12, seed=3, **SMALL)
-    return out
+    return made_games.make(tmp_path_factory.mktemp("alfworld"))
 
 
 @pytest.fixture(scope="module")
 def env():
     return AlfWorld()
-
-
-def _games(root, split):
-    return data.list_games(root, split).games
-
-
-def _read(path):
-    with open(path) as file:
-        return json.load(file)
 
 
 def test_listing_is_sorted_and_its_hash_follows_the_content(root, tmp_path):
@@ -42,7 +29,7 @@ def test_listing_is_sorted_and_its_hash_follows_the_content(root, tmp_path):
     shutil.copytree(root, copy)
     same = data.list_games(str(copy / data.VERSION), "valid_seen")
     assert same.hash == manifest.hash
-    content = _read(same.games[0])
+    content = read(same.games[0])
     content["solvable"] = False
     with open(same.games[0], "w") as file:
         json.dump(content, file)
@@ -79,8 +66,8 @@ def test_missing_data_is_explained(root, tmp_path, monkeypatch):
 def test_a_broken_game_is_named(root, tmp_path, env):
     copy = str(tmp_path / "copy")
     shutil.copytree(root, copy)
-    game = _games(copy, "train")[0]
-    content = _read(game)
+    game = games_of(copy, "train")[0]
+    content = read(game)
 
     def write(text):
         with open(game, "w") as file:
@@ -106,4 +93,4 @@ def test_a_broken_game_is_named(root, tmp_path, env):
         env.reset(game)
     with pytest.raises(FileNotFoundError, match="There is no game file"):
         env.reset(os.path.join(copy, "none.tw-pddl"))
-    assert env.reset(_games(root, "train")[0])[1]["won"] is False
+    assert env.reset(games_of(root, "train")[0])[1]["won"] is False

@@ -1,23 +1,18 @@
 """The scripted player of made games: it wins, and plans by what a player sees."""
 
-import json
 import random
 
+import made_games
 import pytest
+from made_games import games_of
 
 from hiper_jax.act.envs.worlds.alfworld import data, expert
-from hiper_jax.act.envs.worlds.alfworld import write as make
 from hiper_jax.act.envs.worlds.alfworld.world import AlfWorld
-
-SMALL = dict(receptacles=(6, 8), objects=(5, 8))
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A small data set: each task type in each split, each kind of room in training."""
-    out = str(tmp_path_factory.mktemp("alfworld") / "data")
-    make.make_games(out, train=24, seen=6, unseen=12, seed=3, **SMALL)
-    return out
+    return made_games.make(tmp_path_factory.mktemp("alfworld"))
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +20,10 @@ def env():
     return AlfWorld()
 
 
-def _games(root, split):
-    return data.list_games(root, split).games
-
-
-def _read(path):
-    with open(path) as file:
-        return json.load(file)
-
-
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 def test_the_planner_wins_every_game_whatever_chance_does(root, env, noise):
     for split in data.SPLITS:
-        for number, game in enumerate(_games(root, split)):
+        for number, game in enumerate(games_of(root, split)):
             rng = random.Random(number)
             demo = expert.demonstrate(env, game, noise=noise, rng=rng)
             assert demo.won, demo.info["task"]
@@ -51,7 +37,7 @@ def test_the_planner_wins_every_game_whatever_chance_does(root, env, noise):
 
 def test_the_plan_follows_from_what_a_player_with_its_subgoal_sees(root, env):
     known = {}
-    for game in _games(root, "train") + _games(root, "valid_unseen"):
+    for game in games_of(root, "train") + games_of(root, "valid_unseen"):
         demo = expert.demonstrate(env, game, rng=random.Random(0))
         last, history = "", []
         for step in demo.steps:
@@ -70,7 +56,7 @@ def test_the_plan_follows_from_what_a_player_with_its_subgoal_sees(root, env):
 
 
 def test_the_planner_searches_in_the_order_of_the_actions(root, env):
-    for game in _games(root, "train"):
+    for game in games_of(root, "train"):
         demo = expert.demonstrate(env, game, rng=random.Random(0))
         places = [a[6:] for a in demo.steps[0].admissible_actions if a[:6] == "go to "]
         target = expert.read_goal(demo.info["task_type"], demo.info["task"]).target

@@ -2,29 +2,16 @@
 
 import pytest
 import small
+import tiny_runs
 
 from hiper_jax.act.envs.world import load_world
-from hiper_jax.act.envs.worlds import webshop
 from hiper_jax.act.prompt import build_prompt, fit_prompt
 from hiper_jax.experiments import games as worlds
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("webshop")
-
-
-@pytest.fixture(scope="module")
-def world(folder):
-    """A small shop on disk, and goals to play in it."""
-    made = webshop.WebShopSettings(
-        shop=webshop.ShopSettings(products=30),
-        cache=str(folder / "games"),
-        max_turns=4,
-        workers=1,
-    )
-    worlds.games_folder(made, say=lambda line: None)
-    return made
+def world(tmp_path_factory):
+    return tiny_runs.shop(tmp_path_factory.mktemp("webshop"))
 
 
 def test_a_terse_page_is_its_texts_without_the_instruction():

@@ -40,15 +40,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def world(folder):
-    """A small shop on disk, and goals to play in it."""
-    made = webshop.WebShopSettings(
-        shop=webshop.ShopSettings(products=30),
-        cache=str(folder / "games"),
-        max_turns=4,
-        workers=1,
-    )
-    worlds.games_folder(made, say=lambda line: None)
-    return made
+    return tiny_runs.shop(folder)
 
 
 # --- prompts -------------------------------------------------------------------------

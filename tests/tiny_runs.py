@@ -8,8 +8,10 @@ import small
 
 from hiper_jax import workdir
 from hiper_jax.act.envs.world import WorldSettings, settings_for
+from hiper_jax.act.envs.worlds import webshop
 from hiper_jax.act.episode import Episode
 from hiper_jax.experiments import config as configs
+from hiper_jax.experiments import games
 from hiper_jax.experiments.train import train
 from hiper_jax.networks.agent import save_agent
 
@@ -52,6 +54,18 @@ def settings(folder: pathlib.Path, world: WorldSettings, **changes) -> configs.T
         eval_episodes=4,
     )
     return dataclasses.replace(usual, **changes)
+
+
+def shop(folder: pathlib.Path) -> WorldSettings:
+    """A small shop in the folder, and goals to play in it."""
+    made = webshop.WebShopSettings(
+        shop=webshop.ShopSettings(products=30),
+        cache=str(folder / "games"),
+        max_turns=4,
+        workers=1,
+    )
+    games.games_folder(made, say=lambda line: None)
+    return made
 
 
 def levels(folder: pathlib.Path, **changes) -> WorldSettings:

@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Callable, Iterator
 
 from hiper_jax import _store
-from hiper_jax._disk import LOCK, one_at_a_time
+from hiper_jax._disk import LOCK, cache_folder, one_at_a_time
 from hiper_jax.workdir.atomic import PARTIAL, write_json, write_text
 from hiper_jax.workdir.checked_store import AT
 
@@ -161,7 +161,7 @@ def here_if_run(path) -> pathlib.Path | None:
 @contextlib.contextmanager
 def _kept(url: str, keep: Keep) -> Iterator[Mirror]:
     url = _store.named(url)
-    place = _store.cache_folder() / "mirrors" / key_of(url)
+    place = cache_folder() / "mirrors" / key_of(url)
     place.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(place / "copy"):
         mirror = Mirror(url, place / url.rpartition("/")[2])

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 
-from hiper_jax import _store
+from hiper_jax._disk import cache_folder
 from hiper_jax.workdir.copies import COMING, Mirror, key_of
 from hiper_jax.workdir.lock import locked
 
@@ -20,7 +20,7 @@ def spool(url: str) -> Iterator[Mirror]:
     Args:
       url: the path of the run.
     """
-    above = _store.cache_folder() / "spool"
+    above = cache_folder() / "spool"
     begin = key_of(url)
     for left in above.glob(f"{begin}-*"):
         with contextlib.suppress(ValueError, OSError), locked(left):

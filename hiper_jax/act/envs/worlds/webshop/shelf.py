@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hiper_jax._disk import guarded, made
+from hiper_jax._disk import cache_folder, guarded, made
 from hiper_jax.act.envs.worlds.webshop import files, goals, search
 from hiper_jax.act.envs.worlds.webshop.catalogue import Product, make_product
 
@@ -165,8 +165,7 @@ def _cache(beside: pathlib.Path) -> pathlib.Path:
             return folder
     except OSError:
         pass
-    folder = os.environ.get("HIPER_CACHE") or "~/.cache/hiper_jax"
-    folder = pathlib.Path(folder).expanduser() / "webshop"
+    folder = cache_folder() / "webshop"
     with guarded(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder
