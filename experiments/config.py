@@ -74,6 +74,8 @@ class Reading:
     """Tokens, the end of message included."""
     history_length: Whole = 2
     """Observation/action pairs shown."""
+    show_turn: bool = False
+    """The number of the turn stands at the head of a prompt."""
     mode: Literal["corrected", "paper"] = "corrected"
     """How broken responses are read; `paper` as the published code does."""
     keep_copies: bool = False

@@ -150,6 +150,7 @@ def reader_of(agent: Agent, reading: Reading, environment: str) -> Reader:
         keep_copies=reading.keep_copies,
         format=reading.format,
         strategy_style=reading.strategy_style,
+        show_turn=reading.show_turn,
     )
 
 

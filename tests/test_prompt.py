@@ -3,7 +3,7 @@
 import pytest
 
 from hiper_jax.act.envs.world import load_world
-from hiper_jax.act.prompt import build_prompt, fit_prompt
+from hiper_jax.act.prompt import build_prompt, fit_prompt, template_of
 
 FULL = load_world("alfworld").templates["full"]
 HISTORY = [("You see a bed 1.", "go to bed 1"), ("A book 1.", "take book 1 from bed 1")]
@@ -34,6 +34,17 @@ def test_the_terse_prompt_names_a_verb_once_and_the_task_once():
     assert text == (
         "task: find it\nnow: A room.\nsubgoal: none\ncan: look; go to bed 1 desk 2\n"
     )
+
+
+def test_the_number_of_the_turn_can_stand_at_the_head_and_changes_nothing_else():
+    for format in ("plan", "flat"):
+        world = load_world("alfworld")
+        for style in ("full", "terse"):
+            args = "find it", HISTORY * 4, "A room.", "", ACTIONS
+            plain = template_of(world, style, format)(*args, history_length=2)
+            shown = template_of(world, style, format, show_turn=True)
+            assert shown(*args, history_length=2) == "turn 9\n" + plain
+            assert shown(*args, history_length=0).startswith("turn 9\n")
 
 
 def test_an_unknown_style_is_refused():

@@ -32,9 +32,9 @@ def pack(folder: pathlib.Path, file: pathlib.Path) -> None:
     """
     if file.exists():
         return
-    record: dict[str, Any] = {
-        "config": json.loads((folder / "config.json").read_text())
-    }
+    config = json.loads((folder / "config.json").read_text())
+    # Where it stood is of one machine, and nothing to anybody else.
+    record: dict[str, Any] = {"config": config | {"out": folder.name}}
     record |= {name: workdir.read_lines(folder / name) for name in _LINES}
     record["eval"] = {
         path.name: json.loads(path.read_text())

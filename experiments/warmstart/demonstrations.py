@@ -123,7 +123,7 @@ def texts(
             yield (
                 (
                     task,
-                    list(history[-2:]),
+                    list(history),
                     step.observation,
                     subgoal,
                     step.admissible_actions,
@@ -148,6 +148,7 @@ def rows(
     format: str = "plan",
     strategies: float = 0.0,
     strategy_style: str = "",
+    show_turn: bool = False,
 ) -> list[Row]:
     """Encodes demonstrations, a row per turn.
 
@@ -156,7 +157,7 @@ def rows(
     asks for it. Where it does not, the strategy is the first subgoal.
     """
     rng, chance = random.Random(seed), random.Random(f"strategies {seed}")
-    template = template_of(world, style, format)
+    template = template_of(world, style, format, show_turn)
     out = []
     for demo in demos:
         shown = template

@@ -84,6 +84,7 @@ def _make(config: WarmStart, partial: pathlib.Path) -> None:
         format=config.reading.format,
         strategies=config.strategies,
         strategy_style=config.reading.strategy_style,
+        show_turn=config.reading.show_turn,
     )
     rows = [r for r in rows if len(r.response) <= config.reading.max_response]
     shape = lm.tiny(
@@ -180,7 +181,7 @@ def _demonstrations(config: WarmStart, practice: Practice) -> list[Demo]:
 
 def _texts(demos: Sequence[Demo], world: World, reading: Reading):
     rng = random.Random(0)
-    template = template_of(world, reading.style, reading.format)
+    template = template_of(world, reading.style, reading.format, reading.show_turn)
     for demo in demos:
         for prompt, response in demonstrations.texts(
             demo,

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
-from hiper_jax.act.envs.templates import History, Template
+from hiper_jax.act.envs.templates import History, Template, counted
 from hiper_jax.act.envs.world import DEFAULT, World, load_world
 from hiper_jax.act.format import check_format
 
@@ -18,8 +18,12 @@ class Fitted:
     shortened: bool  # something was left out
 
 
-def template_of(world: World, style: str, format: str = "plan") -> Template:
+def template_of(
+    world: World, style: str, format: str = "plan", show_turn: bool = False
+) -> Template:
     """What writes a world's prompts in a style, for responses of a format.
+
+    With `show_turn` the number of the turn stands at the head of each.
 
     Raises:
       ValueError: the world has no such style, or there is no such format.
@@ -29,7 +33,8 @@ def template_of(world: World, style: str, format: str = "plan") -> Template:
     if style not in wordings:
         known = ", ".join(map(repr, wordings))
         raise ValueError(f"prompt style {style!r} is not one of {known}")
-    return wordings[style]
+    template = wordings[style]
+    return counted(template) if show_turn else template
 
 
 def build_prompt(

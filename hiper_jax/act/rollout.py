@@ -77,6 +77,7 @@ def make_reader(
     keep_copies: bool = False,
     format: str = "plan",
     strategy_style: str = "",
+    show_turn: bool = False,
 ) -> Reader:
     """The reader of a world's text; see `Reader` for the arguments.
 
@@ -85,7 +86,7 @@ def make_reader(
     """
     return Reader(
         codec,
-        template_of(world, style, format),
+        template_of(world, style, format, show_turn),
         max_prompt,
         history_length,
         world.tail,

@@ -141,5 +141,30 @@ def terse(
     )
 
 
+def counted(template: Template) -> Template:
+    """A wording with the number of the turn, from 1, in a line at its head."""
+
+    def write(
+        task: str,
+        history: History,
+        observation: str,
+        subgoal: str,
+        admissible: Sequence[str],
+        *,
+        history_length: int,
+    ) -> str:
+        text = template(
+            task,
+            history,
+            observation,
+            subgoal,
+            admissible,
+            history_length=history_length,
+        )
+        return f"turn {len(history) + 1}\n{text}"
+
+    return write
+
+
 def _flat(text: str) -> str:
     return " ".join(text.split())
