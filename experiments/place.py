@@ -33,6 +33,9 @@ class Place:
         if self._mirror is not None:
             self._mirror.push()
 
+    def check(self) -> None:
+        """Raises ValueError where somebody else has taken the run over."""
+
     def pull(self) -> None:
         """Brings what other hosts have sent, if they have other disks."""
         if self._mirror is not None:
@@ -62,8 +65,11 @@ class _Leased(Place):
         super().__init__(folder, mirror)
         self._lease = lease
 
-    def push(self) -> None:
+    def check(self) -> None:
         self._lease.check()
+
+    def push(self) -> None:
+        self.check()
         super().push()
 
 

@@ -34,7 +34,7 @@ from hiper_jax.experiments.meeting import check_skipped
 from hiper_jax.experiments.place import default_folder
 from hiper_jax.experiments.profiling import Profile
 from hiper_jax.experiments.report import report, tables
-from hiper_jax.hosts import Hosts
+from hiper_jax.hosts import HostError, Hosts
 from hiper_jax.networks import assemble, placement
 from hiper_jax.networks.agent import Agent, read_agent, read_weights, save_agent
 from hiper_jax.update.state import TrainState
@@ -55,6 +55,7 @@ class Run:
     train_games: tuple[str, ...]
     panels: dict[str, tuple[list[str], str]]  # split -> games, hash of the whole split
     log: trackers.Trackers  # (step, metrics), further places for metrics
+    saver: workdir.Saver
     root_key: jax.Array
     hosts: Hosts
     stored: offline.Offline | None = None  # episodes that take a rollout's place
@@ -178,6 +179,13 @@ def prepare(
         root_key=root_key,
         hosts=hosts,
         stored=offline.load(config, agent) if config.offline else None,
+        saver=workdir.Saver(
+            run_folder,
+            {"name": name},
+            keep=config.keep,
+            hosts=hosts,
+            check=place.check,
+        ),
         # The last: what fails before leaves no tracker open.
         log=trackers.start(config, name, run_folder)
         if hosts.writes
@@ -248,6 +256,7 @@ def loop(
                 meeting.write(run, step + 1, metrics, timing, episodes)
                 done = step + 1 - first
                 stop = step + 1 == config.num_updates or done == config.stop_after
+                run.saver.check()
                 waited = time.monotonic() - saved >= 60 * config.checkpoint_minutes
                 waited = run.hosts.first(
                     "a checkpoint's time", lambda late=waited: late
@@ -255,6 +264,8 @@ def loop(
                 if stop or waited or (step + 1) % config.checkpoint_every == 0:
                     keep(run, state)
                     saved = time.monotonic()
+                if stop:
+                    run.saver.wait()
             profile.stop(step + 1)
             if metrics[SKIPPED]:
                 run.hosts.first(
@@ -266,12 +277,16 @@ def loop(
                 examine(run, state, pool, f"at-{step + 1:04d}", guard)
         if int(state.step) == config.num_updates:
             examine(run, state, pool, "after", guard)
-    except BaseException:
+    except BaseException as error:
         # With several hosts only what ended all of them at one place.
         if not guard.held and (run.hosts.count == 1 or guard.together):
             keep(run, state)
+            run.saver.wait()
             run.say(f"\nstopped after iteration {int(state.step)}")
             run.say("nothing is lost: go on with --resume")
+        elif not isinstance(error, HostError):
+            # Another host that failed has done so, and nobody waits for it any more.
+            run.saver.settle()
         raise
     return state
 
@@ -322,10 +337,10 @@ def examine(run: Run, state: TrainState, pool: Environments, tag: str, guard) ->
 
 
 def keep(run: Run, state: TrainState) -> None:
-    """Writes a checkpoint, unless the newest is of this step."""
+    """Begins to write a checkpoint, unless the newest is of this step, or will be."""
     step = int(state.step)
+    if run.saver.step == step:
+        return
     newest = run.hosts.first("a checkpoint", lambda: workdir.latest_step(run.folder))
     if newest != step:
-        beside = {"name": run.name}
-        kept = run.config.keep
-        workdir.save(run.folder, step, state, beside, keep=kept, hosts=run.hosts)
+        run.saver.begin(step, state)

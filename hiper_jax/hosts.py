@@ -128,6 +128,23 @@ class Hosts:
             raise HostError(failed)
         return result
 
+    def after_first(self, what: str) -> None:
+        """Waits until the first host has come here, too; for threads.
+
+        Unlike all else it may be called while the main thread is anywhere.
+
+        Args:
+          what: place in the program, equal on all hosts; no other call may name it.
+
+        Raises:
+          HostError: another host ended, or the first did not come.
+        """
+        room = f"{_ROOM}{what}/"
+        if self.count > 1 and self.writes:
+            self._store.key_value_set(f"{room}0", "")
+        elif self.count > 1:
+            self._hear(room, 0, what)
+
     def gather(self, what: str, data: bytes) -> list[bytes]:
         """Every host's bytes, in order, by one collective of the devices."""
         if self.count == 1:
@@ -153,6 +170,11 @@ class Hosts:
                 )
             except jax.errors.JaxRuntimeError:
                 pass  # another was first, or nobody is left to hear it
+
+    def heed(self) -> None:
+        """Raises HostError where another host has told that it ends."""
+        if self.count > 1:
+            self._check_failed()
 
     def beat(self, value: Any) -> dict[int, Any]:
         """Says that this host lives; what each host said last, by index."""

@@ -1,6 +1,7 @@
 """One run, one folder, one set of settings; what a signal or a death leaves behind."""
 
 import dataclasses
+import errno
 import filecmp
 import json
 import os
@@ -22,6 +23,7 @@ from hiper_jax.experiments.place import Place
 from hiper_jax.experiments.report import report
 from hiper_jax.experiments.train import train
 from hiper_jax.hosts import Hosts
+from hiper_jax.workdir import checked
 
 
 @pytest.fixture(scope="module")
@@ -232,6 +234,24 @@ def test_a_checkpoint_comes_with_time_too(setting, tmp_path):
         assert kept == [1, 2]
         run(setting, tmp_path / "third")
         assert kept == [1, 2, 2]
+
+
+def test_a_checkpoint_that_fails_behind_a_run_ends_it_and_the_one_before_stays(
+    setting, tmp_path, monkeypatch
+):
+    where, seal, sealed = tmp_path / "run", checked.seal, []
+
+    def full(folder):
+        sealed.append(folder)
+        if len(sealed) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        seal(folder)
+
+    monkeypatch.setattr(checked, "seal", full)
+    with pytest.raises(OSError, match="checkpoints is full.*--resume"):
+        run(setting, where, checkpoint_every=1)
+    assert [p.name for p in (where / "checkpoints").iterdir()] == ["00000001"]
+    assert len(workdir.read_lines(where / "metrics.jsonl")) == 2
 
 
 def test_sigterm_saves_and_further_signals_disturb_nothing(

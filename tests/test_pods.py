@@ -53,7 +53,10 @@ def alone(settings):
 
 @pytest.fixture(scope="module")
 def interrupted(settings):
-    """The run of two, ended once by SIGTERM and once by SIGKILL, then ended by one."""
+    """The run of two, ended once by SIGTERM and once by SIGKILL, then ended by one.
+
+    SIGKILL comes while a checkpoint is written, of which the training does not know.
+    """
     folder, made = settings
     patch = pytest.MonkeyPatch()
     patch.setenv("JAX_COMPILATION_CACHE_DIR", os.environ["HIPER_TEST_PROGRAMS"])
@@ -67,25 +70,36 @@ def interrupted(settings):
     codes = told.wait(120)
     saved = workdir.latest_step(run) or 0
     words += ["--resume", "--mesh.serving", "all"]
-    killed = Family(words, 2, 4)
+    script = str(pathlib.Path(__file__).with_name("held_run.py"))
+    held = str(folder / "held")
+    programs = [[script, held], ["-m", "hiper_jax.experiments.cli"]]
+    killed = Family(words, 2, 4, program=programs.__getitem__)
     until_iteration(killed, run, saved + 1)
+    until(killed, lambda: pathlib.Path(held).exists())
+    until_iteration(killed, run, min(saved + 2, 3))
     killed.signal(1, signal.SIGKILL)
     began = time.monotonic()
     left = killed.wait(120)
     seconds = time.monotonic() - began
     patch.undo()
+    counts = workdir.latest_step(run)
     files = sorted(file.name for file in (run / "episodes").iterdir())
     train(dataclasses.replace(made, out=str(run), resume=True), "quickstart")
-    return run, (told, codes, saved), (killed, left, seconds), files
+    dead = killed, left, seconds, counts, pathlib.Path(held).read_text()
+    return run, (told, codes, saved), dead, files
 
 
-def until_iteration(family, run, step):
-    until = time.monotonic() + 400
-    while len(workdir.read_lines(run / "metrics.jsonl")) < step:
-        assert time.monotonic() < until and all(
+def until(family, happened):
+    end = time.monotonic() + 400
+    while not happened():
+        assert time.monotonic() < end and all(
             child.poll() is None for child in family.children
         ), family.lines
         time.sleep(0.02)
+
+
+def until_iteration(family, run, step):
+    until(family, lambda: len(workdir.read_lines(run / "metrics.jsonl")) >= step)
 
 
 def weights(run):
@@ -102,10 +116,17 @@ def test_a_signal_to_one_process_ends_both_at_one_step(interrupted):
 
 
 def test_a_process_that_is_killed_is_named_by_the_other(interrupted):
-    _, _, (family, codes, seconds), _ = interrupted
+    _, _, (family, codes, seconds, *_), _ = interrupted
     assert codes[1] == -signal.SIGKILL and codes[0] not in (0, None)
     assert seconds < LOST + 30
     assert "process 1" in family.named(1) and "is lost" in family.named(1)
+
+
+def test_a_checkpoint_that_is_being_written_does_not_count(interrupted):
+    """Though both processes had written their parts, and training had gone on."""
+    run, (_, _, saved), (*_, counts, written), _ = interrupted
+    assert counts == saved
+    assert written == str(run / "checkpoints" / f"{saved + 1:08d}.partial")
 
 
 def test_two_processes_interrupted_twice_train_as_one(alone, interrupted):

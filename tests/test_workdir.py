@@ -293,7 +293,7 @@ def test_a_full_disk_is_said_once_and_older_checkpoints_stay(
         )
 
     with monkeypatch.context() as patch:
-        patch.setattr(ocp, "save_checkpointables", full)
+        patch.setattr(ocp, "save_checkpointables_async", full)
         with pytest.raises(OSError, match="is full.*--resume") as caught:
             workdir.save(tmp_path, 2, _state(2.0))
     assert caught.value.errno == errno.ENOSPC

@@ -15,13 +15,14 @@ In a store (gs://, s3://) the same under the same names; see `copies`.
 
 from hiper_jax.workdir import data
 from hiper_jax.workdir.atomic import write_bytes, write_json, write_text
-from hiper_jax.workdir.checkpoints import latest_step, restore, restore_newest, save
+from hiper_jax.workdir.checkpoints import latest_step, restore, restore_newest
 from hiper_jax.workdir.copies import Mirror, copied, here, here_if_run
 from hiper_jax.workdir.episodes import episode_files, read_episodes, write_episodes
 from hiper_jax.workdir.lease import leased
 from hiper_jax.workdir.lock import locked
 from hiper_jax.workdir.metrics import append_metrics, read_lines
 from hiper_jax.workdir.publish import Plan, publish
+from hiper_jax.workdir.saver import Saver, save
 from hiper_jax.workdir.spool import spool
 from hiper_jax.workdir.stored import is_stored, stored
 from hiper_jax.workdir.truncate import truncate_after
@@ -29,6 +30,7 @@ from hiper_jax.workdir.truncate import truncate_after
 __all__ = [
     "Mirror",
     "Plan",
+    "Saver",
     "append_metrics",
     "copied",
     "data",
