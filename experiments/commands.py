@@ -335,6 +335,10 @@ _BENCHES: Mapping[str, Leaf] = {
         "what the host does in a turn, beside a device that sleeps",
         _module("bench.host", "Host"),
     ),
+    "live": Leaf(
+        "turns of which few slots are live, and responses of which few are long",
+        _module("bench.live", "Live"),
+    ),
     "update": Leaf("the update against torch", _module("bench.update", "Update")),
     "advantages": Leaf(
         "every estimator against plain loops and rlax",

@@ -74,8 +74,13 @@ def sample(
     stops: np.ndarray,
     pad_id: int,
     known: np.ndarray | None = None,
+    narrow: Sequence[int] = (),
+    take_rows: Callable[[Any, Array], Any] | None = None,
 ) -> tuple[Array, ...]:
     """Samples a response per row.
+
+    Once no more rows go on than the next of `narrow` has, these alone are carried on
+    with, in a loop of that many rows: a long response does not keep the others' rows.
 
     Args:
       params: what `prefill` and `decode_step` read.
@@ -85,7 +90,7 @@ def sample(
       temperature: [] float32; 0 takes the likeliest token.
       row_ids: [S] int32 names of the rows. A row's randomness comes from key, its id
         and the place in the response only.
-      prefill, decode_step, max_new, pad_id: see `make_generate`.
+      prefill, decode_step, max_new, pad_id, narrow, take_rows: see `make_generate`.
       stops: [any] int32 tokens that end a response.
       known: see `draw`.
 
@@ -99,7 +104,6 @@ def sample(
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, row_ids)
     note = functools.partial(
         record,
-        keys=keys,
         temperature=temperature,
         stops=stops,
         pad_id=pad_id,
@@ -117,18 +121,52 @@ def sample(
         if isinstance(read, tuple)
         else None,
     )
-    state, _ = jax.lax.while_loop(
-        functools.partial(_goes_on, max_new),
-        functools.partial(_advance, params, decode_step, note),
-        (note(begun, read), cache),
-    )
-    said = () if state.values is None else (state.values.swapaxes(0, 1),)
-    return state.tokens.T, state.log_prob.T, state.count, *said
+    state = note(begun, read, keys=keys)
+    found, place = state, None  # which rows of all those are that go on; None: all
+    for fewer in (*sorted((n for n in narrow if n < rows), reverse=True), 0):
+        state, cache = jax.lax.while_loop(
+            functools.partial(_goes_on, max_new, fewer),
+            functools.partial(
+                _advance, params, decode_step, functools.partial(note, keys=keys)
+            ),
+            (state, cache),
+        )
+        found = state if place is None else _put(found, state, place)
+        if fewer:
+            assert take_rows is not None  # see `make_generate`
+            kept = jnp.argsort(state.done)[:fewer]  # those that go on come first
+            state, cache = _rows_of(state, kept), take_rows(cache, kept)
+            keys, place = keys[kept], kept if place is None else place[kept]
+    said = () if found.values is None else (found.values.swapaxes(0, 1),)
+    return found.tokens.T, found.log_prob.T, found.count, *said
 
 
-def _goes_on(max_new: int, carry: tuple[Sampling, Any]) -> Array:
+def _goes_on(max_new: int, fewer: int, carry: tuple[Sampling, Any]) -> Array:
     state, _ = carry
-    return (state.step < max_new) & ~state.done.all()
+    more = (~state.done).sum() > fewer if fewer else ~state.done.all()
+    return (state.step < max_new) & more
+
+
+def _rows_of(state: Sampling, rows: Array) -> Sampling:
+    """Some rows of where a generation stands."""
+    return state._replace(
+        done=state.done[rows],
+        count=state.count[rows],
+        tokens=state.tokens[:, rows],
+        log_prob=state.log_prob[:, rows],
+        last=state.last[rows],
+        values=None if state.values is None else state.values[:, rows],
+    )
+
+
+def _put(whole: Sampling, state: Sampling, place: Array) -> Sampling:
+    """What was drawn for all rows, with those at `place` as they stand now."""
+    changes = {"count": whole.count.at[place].set(state.count)}
+    for name in ("tokens", "log_prob", "values"):
+        now = getattr(state, name)
+        if now is not None:
+            changes[name] = getattr(whole, name).at[:, place].set(now)
+    return whole._replace(**changes)
 
 
 def _advance(params, decode_step, note, carry: tuple[Sampling, Any]):
@@ -175,6 +213,8 @@ def make_generate(
     eos_id: int | Sequence[int],
     pad_id: int = 0,
     known: np.ndarray | None = None,
+    narrow: Sequence[int] = (),
+    take_rows: Callable[[Any, Array], Any] | None = None,
     places: Any = None,
 ) -> Generate:
     """Builds the compiled sampler.
@@ -189,8 +229,16 @@ def make_generate(
       pad_id: what fills a response after its end.
       known: [V] bool, false where an id has no token and is never drawn; None: all
         have one.
+      narrow: row counts that a batch may shrink to while it is answered. No further
+        programs, but each is another loop to compile in those of larger batches.
+      take_rows: (cache, rows [n]) -> the cache of these rows; needed to shrink.
       places: sharding of what is returned, where every host must have all of it.
+
+    Raises:
+      ValueError: a batch is to shrink, and nothing takes rows of its cache.
     """
+    if narrow and take_rows is None:
+        raise ValueError("a batch that shrinks needs `take_rows` of its cache")
     options = {} if places is None else {"out_shardings": places}
     return Generate(
         functools.partial(
@@ -201,6 +249,8 @@ def make_generate(
             stops=np.atleast_1d(np.asarray(eos_id, np.int32)),
             pad_id=pad_id,
             known=known,
+            narrow=tuple(narrow),
+            take_rows=take_rows,
         ),
         **options,
     )

@@ -14,6 +14,7 @@ from hiper_jax.lm.qwen_cache import (
     prefill,
     read_prompts,
     read_token,
+    take_rows,
 )
 from hiper_jax.lm.score import (
     log_prob_and_entropy,
@@ -38,6 +39,7 @@ __all__ = [
     "read_token",
     "response_hidden",
     "response_positions",
+    "take_rows",
     "tiny",
     "unstack_layers",
 ]

@@ -257,6 +257,13 @@ def next_logits(
     return constrain(scores, LOGITS)
 
 
+def take_rows(cache: Cache, rows: Array) -> Cache:
+    """The cache of some rows [n], in their order."""
+    layers = cache._replace(lengths=(), count=())
+    kept = jax.tree.map(functools.partial(jnp.take, indices=rows, axis=-4), layers)
+    return kept._replace(lengths=cache.lengths[rows], count=cache.count)
+
+
 def heads_first(arrays: tuple[Array, ...]) -> tuple[Array, ...]:
     """Lays [S, L, G, h] as [S, G, L, h]: one head's keys are one block of memory."""
     return tuple(a.swapaxes(1, 2) for a in arrays)

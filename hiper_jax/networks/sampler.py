@@ -16,6 +16,10 @@ from hiper_jax.lm import sharding, value_heads
 from hiper_jax.networks.agent import Agent
 from hiper_jax.networks.passes import select
 
+# Tokens of a response from which on its length is worth watching: batches then shrink
+# to the rows that go on. Where rows lie on several devices they would have to travel.
+LONG = 128
+
 
 def make_sampler(
     agent: Agent,
@@ -54,6 +58,10 @@ def make_sampler(
         eos_id=agent.codec.end_ids,
         pad_id=agent.codec.pad_id,
         known=agent.known,
+        narrow=slot_buckets
+        if max_response >= LONG and ways_of(local.mesh) == 1
+        else (),
+        take_rows=lm.take_rows,
         places=everywhere,
     )
     serve = server(agent, heads)
@@ -173,9 +181,14 @@ def lower_all(
     return found
 
 
+def ways_of(mesh: Mesh | None) -> int:
+    """How many devices have rows of their own."""
+    return 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def divisible(slots: tuple[int, ...], mesh) -> tuple[int, ...]:
     """Row counts of which every device holds the same number."""
-    ways = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+    ways = ways_of(mesh)
     return tuple(sorted({-(-s // ways) * ways for s in slots}))
 
 
