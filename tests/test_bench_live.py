@@ -13,4 +13,5 @@ def test_a_turn_of_few_is_timed_beside_a_full_one(tmp_path, capsys):
     assert found["programs"] == {"shrinking": 2, "plain": 2}
     assert found["equal tokens"] > 0.99
     kept = json.loads((tmp_path / "bench_live.json").read_text())
-    assert kept["tokens of a response"]["most"] > 4
+    said = kept["tokens of a response"]
+    assert 1 <= said["mean"] < said["most"] <= 12
