@@ -143,8 +143,10 @@ def sample(
 
 def _goes_on(max_new: int, fewer: int, carry: tuple[Sampling, Any]) -> Array:
     state, _ = carry
-    more = (~state.done).sum() > fewer if fewer else ~state.done.all()
-    return (state.step < max_new) & more
+    room = state.step < max_new
+    if fewer:
+        return room & ((~state.done).sum() > fewer)
+    return room & ~state.done.all()
 
 
 def _rows_of(state: Sampling, rows: Array) -> Sampling:

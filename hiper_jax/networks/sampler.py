@@ -16,8 +16,7 @@ from hiper_jax.lm import sharding, value_heads
 from hiper_jax.networks.agent import Agent
 from hiper_jax.networks.passes import select
 
-# Tokens of a response from which on its length is worth watching: batches then shrink
-# to the rows that go on. Where rows lie on several devices they would have to travel.
+# Tokens of room for a response from which on batches shrink, see `narrower`.
 LONG = 128
 
 
@@ -34,7 +33,8 @@ def make_sampler(
 
     Args:
       agent: the networks' shapes and places.
-      max_response: tokens, the end of message included.
+      max_response: tokens, the end of message included. With `LONG` or more a batch
+        shrinks to the rows that go on, see `narrower`.
       slot_buckets: allowed numbers of rows; rounded up to what the mesh divides.
       prompt_buckets: allowed lengths of prompts.
       serving: on each host's own devices, or on the whole mesh: all hosts then call
@@ -58,9 +58,7 @@ def make_sampler(
         eos_id=agent.codec.end_ids,
         pad_id=agent.codec.pad_id,
         known=agent.known,
-        narrow=slot_buckets
-        if max_response >= LONG and ways_of(local.mesh) == 1
-        else (),
+        narrow=narrower(slot_buckets, max_response, local.mesh),
         take_rows=lm.take_rows,
         places=everywhere,
     )
@@ -179,6 +177,17 @@ def lower_all(
         heat = jax.ShapeDtypeStruct((), "float32")
         found[f"sample {S} x {P}"] = generate.lower(weights, *others, heat, rows)
     return found
+
+
+def narrower(
+    slots: tuple[int, ...], max_response: int, mesh: Mesh | None
+) -> tuple[int, ...]:
+    """Row counts that a batch may shrink to while it is answered, or none.
+
+    Responses of less room end within few steps of each other, and every count is one
+    more loop to compile. Rows on several devices would have to travel between them.
+    """
+    return slots if max_response >= LONG and ways_of(mesh) == 1 else ()
 
 
 def ways_of(mesh: Mesh | None) -> int:
