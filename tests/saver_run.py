@@ -1,7 +1,9 @@
 """A process of several that saves its part of a state while it changes the state.
 
-Used by tests/test_saver.py: FOLDER, then where the others are. The disk of the second
-process takes no more from the fourth checkpoint on.
+Used by tests/test_saver.py: FOLDER and what happens, then where the others are.
+
+held: the second checkpoint is written, and never comes to count
+full: the disk of the second process takes no more from the fourth checkpoint on
 """
 
 import functools
@@ -48,22 +50,39 @@ def same(a, b) -> bool:
 
 
 def main() -> None:
-    folder, _, coordinator, _, processes, _, process = sys.argv[1:]
+    folder, how, _, coordinator, _, processes, _, process = sys.argv[1:]
     asked = join.Hosts(
         coordinator=coordinator,
         processes=int(processes),
         process=int(process),
-        lost_after=20,
+        lost_after=6,
     )
     try:
         with join.joined(asked) as hosts:
-            save(folder, hosts)
+            {"held": hold, "full": fill}[how](folder, hosts)
     except (OSError, RuntimeError) as error:
         print(f"{type(error).__name__}: {error}", flush=True)
         join.leave(2)
 
 
-def save(folder, hosts) -> None:
+def hold(folder, hosts) -> None:
+    from hiper_jax import workdir
+    from hiper_jax.workdir import checked
+
+    state, change = begun()
+    saver = workdir.Saver(folder, hosts=hosts)
+    saver.begin(1, state)
+    saver.wait()
+    checked.seal = lambda folder: time.sleep(1000)
+    saver.begin(2, state)
+    while True:
+        state = change(state)
+        hosts.exchange("iteration", None)
+        saver.check()
+        time.sleep(0.05)
+
+
+def fill(folder, hosts) -> None:
     import jax
 
     from hiper_jax import workdir

@@ -7,6 +7,7 @@ import pathlib
 import signal
 import time
 
+import fake_bucket
 import numpy as np
 import pytest
 import tiny_runs
@@ -20,6 +21,7 @@ from hiper_jax.experiments.train import train
 from hiper_jax.lm import safetensors
 
 LOST = 8  # seconds
+RUN, OBJECTS = "gs://bucket/pods/two", "bucket/pods/two/"
 
 
 @pytest.fixture(scope="module")
@@ -52,40 +54,48 @@ def alone(settings):
 
 
 @pytest.fixture(scope="module")
-def interrupted(settings):
+def interrupted(settings, tmp_path_factory):
     """The run of two, ended once by SIGTERM and once by SIGKILL, then ended by one.
 
-    SIGKILL comes while a checkpoint is written, of which the training does not know.
+    It lies in a bucket, and each goes on with it as if on another machine. SIGKILL
+    comes while a checkpoint is written, of which the training does not know.
     """
+    pytest.importorskip("gcsfs")
     folder, made = settings
-    patch = pytest.MonkeyPatch()
+    machines, patch = tmp_path_factory.mktemp("machines"), pytest.MonkeyPatch()
     patch.setenv("JAX_COMPILATION_CACHE_DIR", os.environ["HIPER_TEST_PROGRAMS"])
     patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-    run, words = folder / "two", ["train", "quickstart"]
-    words += ["--config", str(folder / "settings.json"), "--out", str(run)]
-    words += ["--lost-after", str(LOST)]
+    bucket, known = fake_bucket.serving()
+    for name, value in known.items():
+        patch.setenv(name, value)
+    words = ["train", "quickstart", "--config", str(folder / "settings.json")]
+    words += ["--out", RUN, "--lost-after", str(LOST)]
+    patch.setenv("HIPER_CACHE", str(machines / "1"))
     told = Family(words, 2, 4)
-    until_iteration(told, run, 1)
+    until_iteration(told, bucket, 1)
     told.signal(1, signal.SIGTERM)
     codes = told.wait(120)
-    saved = workdir.latest_step(run) or 0
+    saved = workdir.latest_step(RUN) or 0
     words += ["--resume", "--mesh.serving", "all"]
     script = str(pathlib.Path(__file__).with_name("held_run.py"))
-    held = str(folder / "held")
-    programs = [[script, held], ["-m", "hiper_jax.experiments.cli"]]
+    held = machines / "held"
+    programs = [[script, str(held)], ["-m", "hiper_jax.experiments.cli"]]
+    patch.setenv("HIPER_CACHE", str(machines / "2"))
     killed = Family(words, 2, 4, program=programs.__getitem__)
-    until_iteration(killed, run, saved + 1)
-    until(killed, lambda: pathlib.Path(held).exists())
-    until_iteration(killed, run, min(saved + 2, 3))
+    until_iteration(killed, bucket, saved + 1)
+    until(killed, held.exists)
+    until_iteration(killed, bucket, min(saved + 2, 3))
     killed.signal(1, signal.SIGKILL)
     began = time.monotonic()
     left = killed.wait(120)
     seconds = time.monotonic() - began
+    counts = workdir.latest_step(RUN)
+    files = [name.rpartition("/")[2] for name in bucket.names(f"{OBJECTS}episodes/")]
+    patch.setenv("HIPER_CACHE", str(machines / "3"))
+    train(dataclasses.replace(made, out=RUN, resume=True), "quickstart")
+    run = workdir.here(RUN)
     patch.undo()
-    counts = workdir.latest_step(run)
-    files = sorted(file.name for file in (run / "episodes").iterdir())
-    train(dataclasses.replace(made, out=str(run), resume=True), "quickstart")
-    dead = killed, left, seconds, counts, pathlib.Path(held).read_text()
+    dead = killed, left, seconds, counts, held.read_text()
     return run, (told, codes, saved), dead, files
 
 
@@ -98,8 +108,12 @@ def until(family, happened):
         time.sleep(0.02)
 
 
-def until_iteration(family, run, step):
-    until(family, lambda: len(workdir.read_lines(run / "metrics.jsonl")) >= step)
+def until_iteration(family, bucket, step):
+    def done():
+        found = bucket.objects.get(f"{OBJECTS}metrics.jsonl")
+        return found is not None and len(found.data.splitlines()) >= step
+
+    until(family, done)
 
 
 def weights(run):
@@ -124,9 +138,9 @@ def test_a_process_that_is_killed_is_named_by_the_other(interrupted):
 
 def test_a_checkpoint_that_is_being_written_does_not_count(interrupted):
     """Though both processes had written their parts, and training had gone on."""
-    run, (_, _, saved), (*_, counts, written), _ = interrupted
+    _, (_, _, saved), (*_, counts, written), _ = interrupted
     assert counts == saved
-    assert written == str(run / "checkpoints" / f"{saved + 1:08d}.partial")
+    assert written == f"{RUN}/checkpoints/{saved + 1:08d}"
 
 
 def test_two_processes_interrupted_twice_train_as_one(alone, interrupted):
@@ -152,6 +166,9 @@ def test_two_processes_interrupted_twice_train_as_one(alone, interrupted):
     for file in ("before-valid_unseen.json", "after-valid_unseen.json"):
         records = [json.loads((r / "eval" / file).read_text()) for r in (alone, run)]
         assert records[0] == records[1]
+    lines = [workdir.read_lines(r / "metrics.jsonl") for r in (alone, run)]
+    for one, other in zip(*lines, strict=True):
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-5)
 
 
 def test_each_process_writes_its_own_episodes_and_one_the_numbers(interrupted):

@@ -3,6 +3,7 @@
 import errno
 import os
 import pathlib
+import signal
 import threading
 import time
 
@@ -180,11 +181,23 @@ def test_it_counts_on_no_host_before_it_counts_on_the_first():
     assert done[0] == "counts" and sorted(done[1:]) == [0, 1, 2]
 
 
-def test_two_processes_save_while_they_train_and_a_disk_that_is_full_ends_both(
-    tmp_path,
-):
+def test_of_two_processes_one_may_die_while_both_write_or_have_a_full_disk(tmp_path):
+    """What was whole stays so; what they saved before is what they trained."""
     script = str(pathlib.Path(__file__).with_name("saver_run.py"))
-    family = Family([str(tmp_path)], 2, 2, program=lambda index: [script])
+
+    def started(how):
+        words = [str(tmp_path), how]
+        return Family(words, 2, 2, program=lambda index: [script])
+
+    family, end = started("held"), time.monotonic() + 100
+    while not (tmp_path / "checkpoints" / "00000002.partial").exists():
+        assert time.monotonic() < end, family.lines
+        time.sleep(0.02)
+    family.signal(1, signal.SIGKILL)
+    assert family.wait(60) == [2, -signal.SIGKILL], family.lines
+    assert "process 1" in family.named(1) and "is lost" in family.named(1)
+    assert steps(tmp_path) == ["00000001"]
+    family = started("full")
     assert family.wait(120) == [2, 2], family.lines
     for said in family.lines:
         assert said[-4:-1] == ["1 True", "2 True", "3 True"], family.lines
