@@ -202,6 +202,31 @@ def test_a_dropped_episode_changes_nothing(name, batch):
         assert not np.asarray(part)[B:].any()
 
 
+@pytest.mark.parametrize("name", ["grpo", "gigpo", "rloo", "drgrpo"])
+def test_how_much_of_the_advantages_penalties_alone_make(name, batch):
+    """The second task's siblings all lose; every second turn was refused."""
+    Settings, make = hj.find_estimator(name)
+    second = batch.group == batch.group[3]
+    lost = jnp.where(second[:, None], 0.0, batch.reward)
+    assert np.unique(np.asarray(lost[~second].sum(1))).size > 1
+    odd = jnp.arange(lost.shape[1])[None] % 2 == 0
+    batch = batch.replace(reward=lost, action_valid=batch.valid & odd)
+
+    def share(**settings):
+        credit = make(Settings(**settings)).assign(batch, jnp.zeros((0, 0)))
+        told = np.square(np.asarray(credit.turn["advantage"]))
+        expected = told[np.asarray(second)].sum() / told.sum()
+        share = float(credit.metrics["group/of_penalties"])
+        np.testing.assert_allclose(share, expected, rtol=1e-5)
+        return share
+
+    assert share(refused_penalty=0.0) == 0
+    if name in ("grpo", "gigpo"):  # which divide by a deviation: however small it is
+        assert share(refused_penalty=1e-3) > 0.1
+    else:
+        assert 0 < share(refused_penalty=1e-3) < 1e-4
+
+
 @pytest.mark.parametrize("name", ["gae_turn", "gigpo", "crbc"])
 def test_a_turns_advantage_is_on_all_its_tokens(name, batch):
     Settings, make = hj.find_estimator(name)

@@ -84,7 +84,9 @@ def critic_free(
             return_=nothing,
             reads=nothing > 0,
             turn={"score": score, "advantage": told},
-            metrics=shares(batch, terms) | sibling_metrics(batch),
+            metrics=shares(batch, terms)
+            | sibling_metrics(batch)
+            | {"group/of_penalties": of_penalties(batch, told)},
         )
 
     return Estimator((), read_nothing, assign, settings.kl_reward_coef > 0)
@@ -109,3 +111,17 @@ def sibling_metrics(batch: Batch) -> dict[str, Array]:
         "group/flat": jnp.sum(flat) / episodes,
         "group/alone": jnp.sum((visits == 1) & batch.valid) / turns,
     }
+
+
+def of_penalties(batch: Batch, advantage: Array) -> Array:
+    """Share [] of the squared advantages [B, T] in groups whose returns are all equal.
+
+    Only penalties tell the turns of such a group apart. Over a deviation that they
+    alone make, the least of them weighs as much as a lost game.
+    """
+    squares = jnp.square(jnp.where(batch.valid, advantage, 0)).sum(axis=1)
+    total, whole = turn_scores(batch.reward, batch.valid)[:, 0], jnp.sum(squares)
+    siblings = statistics(total, batch.group, played(batch.valid)[0])
+    return jnp.sum(jnp.where(siblings.deviation == 0, squares, 0)) / jnp.where(
+        whole > 0, whole, 1
+    )
