@@ -86,7 +86,15 @@ def fill(folder, hosts) -> None:
     import jax
 
     from hiper_jax import workdir
+    from hiper_jax.workdir import checked
 
+    seal = checked.seal
+
+    def slowly(folder) -> None:
+        time.sleep(0.3)
+        seal(folder)
+
+    checked.seal = slowly
     state, change = begun()
     saver = workdir.Saver(folder, keep=0, hosts=hosts)
     for step in (1, 2, 3):
@@ -96,6 +104,7 @@ def fill(folder, hosts) -> None:
             jax.block_until_ready(state)
         saver.check()
     saver.wait()
+    print(f"{workdir.latest_step(folder)} counts", flush=True)
     state, change = begun()
     for step in (1, 2, 3):
         found, _ = workdir.restore(folder, state, step, hosts=hosts)

@@ -200,7 +200,8 @@ def test_of_two_processes_one_may_die_while_both_write_or_have_a_full_disk(tmp_p
     family = started("full")
     assert family.wait(120) == [2, 2], family.lines
     for said in family.lines:
-        assert said[-4:-1] == ["1 True", "2 True", "3 True"], family.lines
+        expected = ["3 counts", "1 True", "2 True", "3 True"]
+        assert said[-5:-1] == expected, family.lines
     ends = [said[-1] for said in family.lines]
     assert ends[1].startswith("OSError: ") and "checkpoints is full" in ends[1], ends
     assert ends[0].startswith("HostError: process 1 on "), ends
