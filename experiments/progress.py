@@ -16,6 +16,8 @@ from hiper_jax.act.episode import Episode
 from hiper_jax.act.rollout import Dropped
 from hiper_jax.experiments.visible import visible
 
+OF_PENALTIES = 0.25  # share of the squared advantages from which on a run says so
+
 
 def rollout_metrics(episodes: list[Episode]) -> dict[str, float]:
     """What a rollout says of itself."""
@@ -170,7 +172,7 @@ def iteration_line(
 def print_iteration(
     step: int, total: int, metrics: Mapping[str, float], timing: Mapping[str, float]
 ) -> None:
-    """One line per iteration, and a warning when the planner collapses."""
+    """One line per iteration; warns when the planner collapses, or penalties lead."""
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     print(iteration_line(step, total, metrics, timing, width), flush=True)
     rate = metrics.get("policy/switch_rate")
@@ -178,6 +180,15 @@ def print_iteration(
         print(
             "  warning: the switch rate has left [0.05, 0.95]: the planner collapses; "
             "consider --learn.keep-penalty or --learn.switch-rate-floor",
+            flush=True,
+        )
+    share = metrics.get("group/of_penalties", 0.0)
+    if step == 1 and share > OF_PENALTIES:
+        print(
+            f"  warning: {100 * share:.0f} % of what is learned comes from groups "
+            "whose siblings all return the same, where penalties alone differ; consider "
+            "--learn.refused-penalty 0 --learn.invalid-action-penalty 0, or "
+            "--redraw 10",
             flush=True,
         )
 

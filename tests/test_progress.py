@@ -118,6 +118,15 @@ def test_a_collapsed_planner_is_warned_of(capsys):
     assert "warning" not in capsys.readouterr().out
 
 
+def test_it_is_said_once_when_penalties_lead(capsys):
+    for step, share in ((1, 0.6), (1, 0.1), (2, 0.6)):
+        metrics = METRICS | {"group/of_penalties": share}
+        progress.print_iteration(step, 2, metrics, TIMING)
+        said = capsys.readouterr().out
+        assert ("60 % of what is learned" in said) == (step == 1 and share > 0.5)
+        assert ("--learn.refused-penalty 0" in said) == ("warning" in said)
+
+
 def test_in_a_pipe_lines_are_whole_and_nothing_is_rewritten():
     done = subprocess.run(script(every=0.0), capture_output=True, text=True, timeout=60)
     assert done.stderr == "" and "\r" not in done.stdout and "\x1b" not in done.stdout
