@@ -186,8 +186,8 @@ def print_iteration(
     if step == 1 and share > OF_PENALTIES:
         print(
             f"  warning: {100 * share:.0f} % of what is learned comes from groups "
-            "whose siblings all return the same, where penalties alone differ; consider "
-            "--learn.refused-penalty 0 --learn.invalid-action-penalty 0, or "
+            "whose siblings all return the same, where penalties alone differ; "
+            "consider --learn.refused-penalty 0 --learn.invalid-action-penalty 0, or "
             "--redraw 10",
             flush=True,
         )
