@@ -16,7 +16,7 @@ from hiper_jax.act.episode import Episode
 from hiper_jax.act.rollout import Dropped
 from hiper_jax.experiments.visible import visible
 
-OF_PENALTIES = 0.25  # share of the squared advantages from which on a run says so
+OF_PENALTIES = 0.2  # share of the squared advantages from which on a run says so
 
 
 def rollout_metrics(episodes: list[Episode]) -> dict[str, float]:
