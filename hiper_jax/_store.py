@@ -74,7 +74,12 @@ def file_system(url: str) -> Any:
             f"{url} needs the package {error.name or package}: install it with `pip "
             f"install 'hiper-jax[{extra}]'`"
         ) from None
-    return patiently(url, "reached", lambda: backend.fsspec_backend.fs(url))
+    system = patiently(url, "reached", lambda: backend.fsspec_backend.fs(url))
+    # A listing that is remembered hides what another thread, or host, writes after it:
+    # Orbax then misses the metadata of the checkpoint that it is writing.
+    system.dircache.use_listings_cache = False
+    system.invalidate_cache()
+    return system
 
 
 def patiently(

@@ -60,7 +60,7 @@ def fails(capsys, *words) -> str:
         (["games"], "make"),
         (["games", "make"], "--out"),
         (["shop", "mkae"], "did you mean make"),
-        (["bench"], "hae, rollout, generate, host, update, advantages"),
+        (["bench"], "hae, rollout, generate, host, live, update, advantages"),
         (["bench", "rollout"], "--env"),
         (["bench", "hae", "runs"], "'runs'"),
         (["warmstart", "webshp"], "did you mean webshop"),

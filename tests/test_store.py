@@ -64,6 +64,20 @@ def test_a_bucket_that_is_not_there_is_named_with_its_setting(bucket, name, conf
         folder.check_places(config)
 
 
+def test_a_listing_hides_nothing_that_is_written_after_it(bucket):
+    """Not from Orbax either, which asks through the same file system."""
+    del bucket
+    import gcsfs
+
+    system = _store.file_system("gs://bucket/run")
+    system.pipe_file("bucket/run/state/one", b"1")
+    assert list(_store.listed("gs://bucket/run")) == ["state/one"]
+    another = gcsfs.GCSFileSystem(skip_instance_cache=True)
+    another.pipe_file("bucket/run/state/parts/two", b"2")
+    assert system.exists("bucket/run/state/parts")
+    assert system.ls("bucket/run/state", detail=False)[-1].endswith("parts")
+
+
 def test_a_bucket_that_refuses_is_one_line(bucket):
     bucket.denied = True
     with pytest.raises(OSError, match="gs://bucket/run cannot be .*Forbidden") as found:
