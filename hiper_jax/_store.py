@@ -151,7 +151,6 @@ def listed(url: str) -> dict[str, Object]:
     above = url.partition("://")[2] + "/"
 
     def find() -> dict[str, Any] | None:
-        system.invalidate_cache()
         try:
             return system.find(url, detail=True)
         except FileNotFoundError:
@@ -225,7 +224,6 @@ def remove(url: str, names: Sequence[str]) -> None:
                     system.rm_file(one)
 
     patiently(url, "cleared", gone)
-    system.invalidate_cache()
 
 
 def receive(url: str, objects: Mapping[str, Object], folder: pathlib.Path) -> None:

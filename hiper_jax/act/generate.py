@@ -143,10 +143,7 @@ def sample(
 
 def _goes_on(max_new: int, fewer: int, carry: tuple[Sampling, Any]) -> Array:
     state, _ = carry
-    room = state.step < max_new
-    if fewer:
-        return room & ((~state.done).sum() > fewer)
-    return room & ~state.done.all()
+    return (state.step < max_new) & ((~state.done).sum() > fewer)
 
 
 def _rows_of(state: Sampling, rows: Array) -> Sampling:

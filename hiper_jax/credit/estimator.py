@@ -15,7 +15,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from hiper_jax.act.stack import Batch
-from hiper_jax.credit.common.groups import played, statistics, turn_scores
+from hiper_jax.credit.common.groups import (
+    Statistics,
+    played,
+    statistics,
+    turn_scores,
+)
 from hiper_jax.credit.common.terms import Penalties, penalty_terms, shares
 from hiper_jax.credit.common.tokens import on_responses
 
@@ -99,9 +104,8 @@ def sibling_metrics(batch: Batch) -> dict[str, Array]:
     siblings; group/flat: share of episodes whose siblings all have one return;
     group/alone: share of turns at an anchor that no other turn shares.
     """
-    total = turn_scores(batch.reward, batch.valid)[:, 0]
     there, episodes = played(batch.valid)
-    siblings = statistics(total, batch.group, there)
+    total, siblings = _returns(batch)
     flat = there & (siblings.deviation == 0)
     visits = statistics(batch.reward, batch.anchor, batch.valid).count
     turns = jnp.maximum(jnp.sum(batch.valid), 1)
@@ -120,8 +124,12 @@ def of_penalties(batch: Batch, advantage: Array) -> Array:
     alone make, the least of them weighs as much as a lost game.
     """
     squares = jnp.square(jnp.where(batch.valid, advantage, 0)).sum(axis=1)
-    total, whole = turn_scores(batch.reward, batch.valid)[:, 0], jnp.sum(squares)
-    siblings = statistics(total, batch.group, played(batch.valid)[0])
-    return jnp.sum(jnp.where(siblings.deviation == 0, squares, 0)) / jnp.where(
-        whole > 0, whole, 1
-    )
+    flat, whole = _returns(batch)[1].deviation == 0, jnp.sum(squares)
+    return jnp.sum(jnp.where(flat, squares, 0)) / jnp.where(whole > 0, whole, 1)
+
+
+def _returns(batch: Batch) -> tuple[Array, Statistics]:
+    """Returns [B] of all episodes, and what those of an episode's siblings are."""
+    total = turn_scores(batch.reward, batch.valid)[:, 0]
+    there, _ = played(batch.valid)
+    return total, statistics(total, batch.group, there)

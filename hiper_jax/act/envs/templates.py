@@ -9,7 +9,7 @@ reasoning and an action: then nothing is said of subgoals.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 History = Sequence[tuple[str, str]]
 
@@ -144,26 +144,11 @@ def terse(
 def counted(template: Template) -> Template:
     """A wording with the number of the turn, from 1, in a line at its head."""
 
-    def write(
-        task: str,
-        history: History,
-        observation: str,
-        subgoal: str,
-        admissible: Sequence[str],
-        *,
-        history_length: int,
-    ) -> str:
-        text = template(
-            task,
-            history,
-            observation,
-            subgoal,
-            admissible,
-            history_length=history_length,
-        )
+    def written(task: str, history: History, *args: Any, **keywords: Any) -> str:
+        text = template(task, history, *args, **keywords)
         return f"turn {len(history) + 1}\n{text}"
 
-    return write
+    return written
 
 
 def _flat(text: str) -> str:
