@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from families import until
 
 from hiper_jax.experiments.bench.kills import Family
 from hiper_jax.experiments.join import noticed
@@ -16,10 +17,7 @@ def test_a_notice_to_one_process_ends_both_amid_a_rollout(tmp_path):
     script = str(pathlib.Path(__file__).with_name("notice_run.py"))
     file = tmp_path / "notice"
     family = Family([str(file)], 2, 1, program=lambda index: [script])
-    until = time.monotonic() + 100
-    while not all("playing" in said for said in family.lines):
-        assert time.monotonic() < until, family.lines
-        time.sleep(0.05)
+    until(family, lambda: all("playing" in said for said in family.lines), 100)
     time.sleep(1)
     (tmp_path / "notice-1").touch()
     told = time.monotonic()

@@ -11,6 +11,7 @@ import fake_bucket
 import numpy as np
 import pytest
 import tiny_runs
+from families import until
 
 from hiper_jax import workdir
 from hiper_jax.experiments import config as configs
@@ -97,15 +98,6 @@ def interrupted(settings, tmp_path_factory):
     patch.undo()
     dead = killed, left, seconds, counts, held.read_text()
     return run, (told, codes, saved), dead, files
-
-
-def until(family, happened):
-    end = time.monotonic() + 400
-    while not happened():
-        assert time.monotonic() < end and all(
-            child.poll() is None for child in family.children
-        ), family.lines
-        time.sleep(0.02)
 
 
 def until_iteration(family, bucket, step):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from families import until
 from host_threads import each
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -189,10 +190,8 @@ def test_of_two_processes_one_may_die_while_both_write_or_have_a_full_disk(tmp_p
         words = [str(tmp_path), how]
         return Family(words, 2, 2, program=lambda index: [script])
 
-    family, end = started("held"), time.monotonic() + 100
-    while not (tmp_path / "checkpoints" / "00000002.partial").exists():
-        assert time.monotonic() < end, family.lines
-        time.sleep(0.02)
+    family = started("held")
+    until(family, (tmp_path / "checkpoints" / "00000002.partial").exists, 100)
     family.signal(1, signal.SIGKILL)
     assert family.wait(60) == [2, -signal.SIGKILL], family.lines
     assert "process 1" in family.named(1) and "is lost" in family.named(1)
