@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +85,18 @@ def test_state_and_batch_are_the_compilers_arguments():
     held = sum(plan.state(CONFIG, dict(mesh.shape), job_of(config)).values())
     np.testing.assert_allclose(memory["arguments"], held + parts["batch"], rtol=0.01)
     assert memory["aliased"] < -0.95 * held  # donated: no second copy
+
+
+def test_a_checkpoint_is_the_state_of_which_each_host_holds_its_devices_part():
+    config = run_of()
+    agent = aot.bare_agent(CONFIG, config, sharding.make_mesh(1, 8, 1))
+    state = placement.abstract_state(agent, setup.build(config, agent).init)
+    whole = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state))
+    asked = planning.Plan(model="named above", dtype="float32")
+    saved = planning.parts_of(CONFIG, dict(agent.mesh.shape), asked)["checkpoint"]
+    np.testing.assert_allclose(saved["written"], whole, rtol=0.001)
+    # What is not cut, norms and biases, is counted on each device.
+    assert 1.0 <= 8 * saved["in_host_memory"] / whole < 1.05
 
 
 def test_the_batch_that_is_compiled_for_is_the_one_that_is_stacked():

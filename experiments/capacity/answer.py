@@ -136,8 +136,14 @@ def text(report: Mapping[str, Any], told: Sequence[str]) -> str:
         total = parts.pop("total")
         if name == "generation":
             parts, total = {"training state": resident, **parts}, total + resident
-        lines += [f"  {part:20}{gib(size)}" for part, size in parts.items()]
-        lines.append(f"  {'total':20}{gib(total)}")
+        lines += [f"  {part:22}{gib(size)}" for part, size in parts.items()]
+        lines.append(f"  {'total':22}{gib(total)}")
+    saved = report["checkpoint"]
+    lines += [
+        "\na checkpoint, written while the run goes on",
+        f"  {'on disk':22}{gib(saved['written'])}",
+        f"  {'in host memory':22}{gib(saved['in_host_memory'])}  for each device",
+    ]
     most, hbm = peak(report), report["hbm"]
     verdict = "fits" if report["fits"] else "does NOT fit"
     lines.append(f"\n{verdict}: {most / GIB:.2f} of {hbm / GIB:.0f} GiB at the most")

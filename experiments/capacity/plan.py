@@ -166,12 +166,21 @@ def has_critic(estimator: EstimatorName) -> bool:
 
 
 def parts_of(config: LMConfig, mesh: Mapping[str, int], asked: Plan) -> dict[str, Any]:
-    """Bytes per device by part: "resident", "update" and "generation"."""
+    """Bytes per device by part: "resident", "update" and "generation".
+
+    And of a checkpoint, which is the training state: all of it, "written"; and what of a
+    device waits in its host's memory meanwhile, "in_host_memory".
+    """
     job = job_of(asked)
+    resident = plan.state(config, mesh, job)
     return {
-        "resident": plan.state(config, mesh, job),
+        "resident": resident,
         "update": plan.update(config, mesh, job),
         "generation": plan.generation(config, mesh, job),
+        "checkpoint": {
+            "written": sum(plan.state(config, {}, job).values()),
+            "in_host_memory": sum(resident.values()),
+        },
     }
 
 
