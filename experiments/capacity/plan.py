@@ -168,8 +168,8 @@ def has_critic(estimator: EstimatorName) -> bool:
 def parts_of(config: LMConfig, mesh: Mapping[str, int], asked: Plan) -> dict[str, Any]:
     """Bytes per device by part: "resident", "update" and "generation".
 
-    And of a checkpoint, which is the training state: all of it, "written"; and what of a
-    device waits in its host's memory meanwhile, "in_host_memory".
+    And of a checkpoint, which is the training state: all of it, "written"; and what of
+    a device waits in its host's memory meanwhile, "in_host_memory".
     """
     job = job_of(asked)
     resident = plan.state(config, mesh, job)
