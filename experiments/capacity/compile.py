@@ -60,6 +60,8 @@ class Compile:
     """What a gradient computes again rather than keeps."""
     chunk: Count = 64
     """Turns fed at once, over all devices."""
+    pack: Count = 1
+    """Turns that lie in one bin at most, see hiper train --help."""
     host: Count = 4
     """Devices of a host, for the bytes that come into one."""
     slots: Count = 128
@@ -131,6 +133,8 @@ def main(asked: Compile) -> None:
         ),
         "generation": aot.lower_generation,
     }
+    # Bins have two lengths of their own.
+    buckets = f"bins of {asked.pack}" if asked.pack > 1 else asked.buckets
     wanted = lower if asked.programs == "both" else [asked.programs]
     for name in wanted:
         # Inside the TPU's attention kernel ranks are promoted.
@@ -147,7 +151,7 @@ def main(asked: Compile) -> None:
             **compare(parts[name], program),
             **crossing(name, program, config, agent, asked.host),
             "compile_seconds": round(time.monotonic() - began, 1),
-            "buckets": asked.buckets if name == "update" else "longest",
+            "buckets": buckets if name == "update" else "longest",
         }
         if asked.out:
             add(asked.out, line)
@@ -159,7 +163,7 @@ def published(asked: Compile) -> configs.Train:
     base = configs.with_estimator(recipe("alfworld-1.5b"), asked.estimator)
     return dataclasses.replace(
         base,
-        learn=dataclasses.replace(base.learn, chunk=asked.chunk),
+        learn=dataclasses.replace(base.learn, chunk=asked.chunk, pack=asked.pack),
         dtype="bfloat16",
         mesh=asked.mesh,
         remat=asked.remat,
