@@ -19,6 +19,7 @@ from hiper_jax.experiments.bench import update as bench_update
 from hiper_jax.experiments.config import Learn
 from hiper_jax.networks.model import Model
 from hiper_jax.networks.shapes import shapes_of
+from hiper_jax.update import bins
 from hiper_jax.update.state import Optimizers
 from hiper_jax.update.step import compile_update, make_update
 
@@ -42,20 +43,28 @@ def test_tokens_fed_are_within_a_tenth_of_the_real_ones():
     assert 1.0 < fine <= 1.10 < coarse
 
 
-def test_the_count_of_fed_tokens_is_the_updates():
+def test_bins_of_two_lengths_feed_as_little_as_rows_of_nine():
+    packed = Learn(chunk=8, pack=4)
+    fed = update_counts.fed_over_real(np.random.default_rng(1), packed)
+    assert 1.0 < fed <= 1.10
+
+
+@pytest.mark.parametrize("pack", [1, 3])
+def test_the_count_of_fed_tokens_is_the_updates(pack):
     """The numpy twin against the compiled update, which says what it is given."""
     batch = bench_batch.random_batch(np.random.default_rng(0), 64, B=4, T=5, scale=64)
     seen = []
 
-    def score(params, tokens, start, targets, temperature):
+    def score(params, tokens, start, targets, temperature, segment=None):
         jax.debug.callback(lambda t: seen.append(t.shape), tokens)
         x = params["w"] * jnp.ones(targets.shape)
         return x, x
 
-    def values(params, tokens, start, R):
-        return params["w"] * jnp.ones((len(tokens), R, 3))
+    def values(params, tokens, start, R, segment=None):
+        return params["w"] * jnp.ones((len(start), R, 3))
 
-    settings = Learn(chunk=3, minibatch=20, kl_coef=0.0, bootstrap="none")
+    asked = {"chunk": 3, "minibatch": 20, "pack": pack}
+    settings = Learn(**asked, kl_coef=0.0, bootstrap="none")
     buckets, tx = (10, 15, 40), optax.sgd(0.0)
     model, estimator = Model(score, values), hiper.estimator(settings)
     init, update = make_update(model, estimator, Optimizers(tx, tx), settings, buckets)
@@ -63,9 +72,14 @@ def test_the_count_of_fed_tokens_is_the_updates():
     state = init(one, {"w": jnp.ones(())}, jnp.zeros(2, jnp.uint32))
     jax.block_until_ready(compile_update(update)(state, batch))
     jax.effects_barrier()
-    assert len(seen) == 7 and {rows for rows, _ in seen} == {3}
-    assert len({length for _, length in seen}) > 1
-    assert sum(r * n for r, n in seen) == update_counts.fed(batch.length, 3, buckets)
+    assert {rows for rows, _ in seen} == {3}
+    fed = sum(rows * length for rows, length in seen)
+    if pack == 1:
+        assert len(seen) == 7 and len({length for _, length in seen}) > 1
+        assert fed == update_counts.fed(batch.length, 3, buckets)
+    else:
+        rooms = bins.rooms(40)
+        assert fed == update_counts.fed_in_bins(batch.length, 3, rooms, pack)
 
 
 @pytest.mark.parity

@@ -26,7 +26,7 @@ TX = optax.sgd(0.1, momentum=0.9)
 SETTINGS = dataclasses.replace(SETTINGS, chunk=8, minibatch=24)
 
 
-def program(shape, fetch, estimator=None, depth=1, **options):
+def program(shape, fetch, estimator=None, depth=1, settings=SETTINGS, **options):
     """The update of a small agent on a mesh, and its start."""
     agent, actor, critic = small.agent(vocab_size=344, depth=depth)
     mesh = sharding.make_mesh(*shape, devices=jax.devices()[: int(np.prod(shape))])
@@ -45,14 +45,19 @@ def program(shape, fetch, estimator=None, depth=1, **options):
         critic = jax.device_put(critic, sharding.shardings(specs, mesh))
     txs = [TX] * (1 if critic is None else 2)
     return small.program(
-        agent, actor, critic, SETTINGS, *txs, estimator=estimator, lengths=(96,)
+        agent, actor, critic, settings, *txs, estimator=estimator, lengths=(96,)
     )
 
 
 @functools.cache
 def stepped(case, fetch):
-    """Weights, gradients, metrics and values after one optimizer step."""
+    """What `step_of` gives of a case."""
     shape, options = CASES[case]
+    return step_of(shape, fetch, **options)
+
+
+def step_of(shape, fetch, **options):
+    """Weights, gradients, metrics and values after one iteration's optimizer steps."""
     update, state = program(shape, fetch, **options)
     if options.get("rank"):  # adapters that change nothing have no gradient, either
         moved = jax.tree.map(lambda x: x + 0.05, (state.actor, state.critic))

@@ -216,6 +216,7 @@ PASSED_ONCE = [
     ("learn.epochs", 0),
     ("learn.minibatch", 0),
     ("learn.chunk", 0),
+    ("learn.pack", 0),
     ("world.max_turns", 0),
     ("world.workers", 0),
     ("world.reward", math.nan),

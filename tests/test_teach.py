@@ -106,8 +106,10 @@ def test_its_rows_hold_its_prompt_and_the_students_response(played):
         teach.with_teacher(batch, prompts[:-1], max_prompt=400)
 
 
-@pytest.mark.parametrize("shown", ["", "push right; push right"])
-def test_the_update_measures_it_as_one_row_at_a_time_would(played, shown):
+@pytest.mark.parametrize(
+    ("shown", "pack"), [("", 1), ("push right; push right", 3)], ids=["", "in bins"]
+)
+def test_the_update_measures_it_as_one_row_at_a_time_would(played, shown, pack):
     """A teacher that is shown nothing thinks what the student thinks."""
     _, _, episodes = played
     agent, actor, _ = small.agent()
@@ -126,7 +128,7 @@ def test_the_update_measures_it_as_one_row_at_a_time_would(played, shown):
         hj.make_model(agent, ()),
         gears._replace(assign=assign),
         hj.Optimizers(optax.sgd(0.1)),
-        configs.Learn(minibatch=8, chunk=4),
+        configs.Learn(minibatch=8, chunk=4, pack=pack),
         (256,),
     )
     state = init(actor, None, jax.random.key_data(jax.random.key(0)))

@@ -18,6 +18,7 @@ from hiper_jax.loss import AGGREGATIONS, policy_loss
 from hiper_jax.networks import passes
 from hiper_jax.networks.model import Model
 from hiper_jax.update import objective
+from hiper_jax.update.bins import Fed
 from hiper_jax.update.minibatch import Totals
 from hiper_jax.update.state import Optimizers
 from hiper_jax.update.step import make_update
@@ -282,7 +283,8 @@ def test_chunks_add_up_whatever_the_aggregation(aggregation, ratio):
 
     def share(rows):
         rows = jnp.asarray(rows)
-        chunk = objective.Chunk(None, rows, jnp.asarray(used)[rows], totals)
+        fed = Fed(None, rows)
+        chunk = objective.Chunk(fed, jnp.asarray(used)[rows], totals)
         arrays = jnp.asarray(new)[rows], jnp.asarray(entropy)[rows]
         total, parts, _ = objective.policy_part(*arrays, loss, chunk)
         return total, parts["loss/policy"], parts["policy/entropy"]

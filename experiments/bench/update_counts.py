@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hiper_jax import lm
@@ -13,19 +14,28 @@ from hiper_jax.experiments.bench.generate import sampler
 from hiper_jax.experiments.bench.update_sides import our_side
 from hiper_jax.experiments.config import Learn
 from hiper_jax.networks.shapes import shapes_of
+from hiper_jax.update import bins
 
 
 def fed_over_real(
     rng: np.random.Generator, settings: Learn, turns: int = 3200
 ) -> float:
-    """C8: tokens that gradients are taken over, by real ones, at published lengths."""
+    """C8: tokens that gradients are taken over, by real ones, at published lengths.
+
+    Of rows alone, or in bins where the settings pack them.
+    """
     prompts, responses = models.log_lengths(rng, turns)
     lengths, buckets = prompts + responses, published(1)[2]
     M = -(-min(settings.minibatch, turns) // settings.chunk) * settings.chunk
     count = -(-turns // M)
     order = rng.permutation(turns)
     parts = [lengths[order[i::count]] for i in range(count)]
-    return sum(fed(part, settings.chunk, buckets) for part in parts) / lengths.sum()
+    C, K = settings.chunk, settings.pack
+    if K == 1:
+        each = [fed(part, C, buckets) for part in parts]
+    else:
+        each = [fed_in_bins(part, C, bins.rooms(buckets[-1]), K) for part in parts]
+    return sum(each) / lengths.sum()
 
 
 def fed(lengths: np.ndarray, C: int, buckets: tuple[int, ...]) -> int:
@@ -37,6 +47,15 @@ def fed(lengths: np.ndarray, C: int, buckets: tuple[int, ...]) -> int:
     chunks = np.pad(np.sort(lengths), (-len(lengths) % C, 0)).reshape(-1, C)
     sizes = np.array(buckets)
     return int(C * sizes[np.searchsorted(sizes, chunks.max(axis=1))].sum())
+
+
+def fed_in_bins(lengths: np.ndarray, C: int, rooms: tuple[int, ...], K: int) -> int:
+    """`fed` of rows that lie in bins, K in one at most, as the update lays them."""
+    rows = jnp.arange(len(lengths))
+    laid, count = bins.pack(jnp.asarray(lengths), rows, rows >= 0, rooms, K, C)
+    fullest = np.asarray(laid.filled).reshape(-1, C).max(axis=1)[: int(count)]
+    sizes = np.array(rooms)
+    return int(C * sizes[np.searchsorted(sizes, fullest)].sum())
 
 
 def count_programs(iterations: int, slots: int = 32) -> tuple[int, int]:

@@ -44,7 +44,7 @@ def lower_update(agent: Agent, config: configs.Train, *, longest: bool = False) 
       agent: whose networks, on a mesh.
       config: the run's.
       longest: feeds every chunk at the longest length. Shorter buckets are branches of
-        the same loop: they add code, but no memory.
+        the same loop: they add code, and on a TPU memory, see `memory.update`.
 
     Returns:
       A `jax.stages.Lowered`.

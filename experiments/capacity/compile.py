@@ -47,7 +47,8 @@ class Compile:
     """Which programs to compile."""
     buckets: Literal["all", "longest"] = "all"
     """Lengths that the update is compiled for: all that training takes, or the longest
-    alone, which holds as much memory and is compiled sooner."""
+    alone, which is compiled sooner and, on a TPU, holds less memory. Bins (--pack) have
+    two lengths of their own."""
     depth: Whole = 0
     """Layers, where a model of another depth is meant; 0: the model's."""
     estimator: configs.EstimatorName = "hae"
@@ -123,6 +124,9 @@ def main(asked: Compile) -> None:
     bf16 = dataclasses.replace(model, dtype="bfloat16")
     ways = planning.choose(bf16, question)
     parts = planning.parts_of(bf16, ways, question)
+    if asked.buckets == "longest" and asked.pack == 1:
+        job = dataclasses.replace(planning.job_of(question), lengths=1)
+        parts["update"] = plan.update(bf16, ways, job)
     mesh = sharding.make_mesh(**ways, devices=devices)
     placement.check_chunk(asked.chunk, mesh)
     config = published(asked)

@@ -17,6 +17,7 @@ from hiper_jax.experiments.config import Mesh, Train
 from hiper_jax.lm import LMConfig, qwen, sharding, weights
 from hiper_jax.lm.known import MODELS
 
+PACK = 4  # turns of a bin: at the published lengths three fill one
 SHARE = 0.9  # of a device's memory that a layout may fill: a plan is not the compiler
 
 
@@ -43,14 +44,19 @@ def laid_out(config: Train, machine: machines.Hardware) -> Train:
 
     In bfloat16 over float32 weights, with full recomputation, which is what plans were
     held against the compiler with. A chunk is as few rows as there are devices to cut
-    it over, for long rows feed short ones' padding. Where nothing fits it is the
-    layout that comes nearest; `refuse` says so.
+    it over, for long rows feed short ones' padding; and on a TPU, whose attention reads
+    packed rows, a row is a bin of up to four turns. Where nothing fits it is the layout
+    that comes nearest; `refuse` says so.
 
     Raises:
       ValueError: the preset's model is none of the published.
     """
     model = dataclasses.replace(MODELS[published_name(config)], dtype="bfloat16")
     room = machines.CHIPS[machine.chip].hbm * planning.GIB
+    if machine.slices:
+        config = dataclasses.replace(
+            config, learn=dataclasses.replace(config.learn, pack=PACK)
+        )
     fitting, found = [], []
     for i, layout in enumerate(layouts(config, model, machine.devices)):
         devices, tpu = machine.devices, machine.slices
@@ -95,9 +101,10 @@ def flags_of(layout: Train) -> str:
     ways = layout.mesh.sizes.items()
     mesh = "".join(f" --mesh.{axis} {n}" for axis, n in ways if n > 1)
     mesh += " --mesh.fetch step" if layout.mesh.fetch == "step" else ""
+    pack = f" --learn.pack {layout.learn.pack}" if layout.learn.pack > 1 else ""
     return (
         f"--dtype {layout.dtype} --remat {layout.remat}{mesh} "
-        f"--learn.chunk {layout.learn.chunk} --slots {layout.slots}"
+        f"--learn.chunk {layout.learn.chunk}{pack} --slots {layout.slots}"
     )
 
 

@@ -41,6 +41,7 @@ class Job:
       head_chunk: states per chunk of the head, see `score.log_prob_and_entropy`.
       once: weights are fetched and gradients meet once a step, not for every chunk.
       tpu: whether it is for a TPU, whose compiler holds more, see `_turned`.
+      lengths: that the update may cut a chunk to; of one there is nothing to choose.
     """
 
     chunk: int = 64
@@ -55,6 +56,7 @@ class Job:
     head_chunk: int = 1024
     once: bool = False
     tpu: bool = False
+    lengths: int = 2
 
 
 def tree_bytes(leaves: Params, mesh: Mapping[str, int], dtype: Any) -> int:
@@ -122,6 +124,11 @@ def update(config: LMConfig, mesh: Mapping[str, int], job: Job) -> Parts:
     }
     if job.tpu and mesh.get("fsdp", 1) > 1 and not job.rank:
         parts["the compiler's copies"] = _turned(c, mesh, job)
+    if job.tpu and job.lengths > 1 and not once:
+        # Beside a branch libtpu 0.0.42 holds what goes into it, what comes out, and
+        # what is added up, each once more: read off its program for 0.5B, of two
+        # lengths and of one. How a fetch a step does was not looked at.
+        parts["a choice of length"] = 3 * sums
     return parts | {"total": sum(parts.values())}
 
 

@@ -20,6 +20,7 @@ from hiper_jax.lm.score import (
     log_prob_and_entropy,
     response_hidden,
     response_positions,
+    response_states,
 )
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "read_token",
     "response_hidden",
     "response_positions",
+    "response_states",
     "take_rows",
     "tiny",
     "unstack_layers",

@@ -21,7 +21,7 @@ from jax import Array
 from hiper_jax.lm.config import LMConfig
 from hiper_jax.lm.head_chunks import from_chunks, into_chunks, plan_chunks
 from hiper_jax.lm.params import Params
-from hiper_jax.lm.qwen import Constrain, leave, take
+from hiper_jax.lm.qwen import Constrain, forward, leave, take
 
 NEVER = -1e30  # the logit of an id without a token: its probability is exactly 0
 
@@ -54,6 +54,36 @@ def response_hidden(hidden: Array, prompt_lengths: Array, num_tokens: int) -> Ar
     chex.assert_rank([hidden, prompt_lengths], [3, 1])
     chex.assert_equal_shape_prefix([hidden, prompt_lengths], 1)
     return take(hidden, response_positions(prompt_lengths, num_tokens, hidden.shape[1]))
+
+
+def response_states(
+    params: Params,
+    config: LMConfig,
+    tokens: Array,
+    prompt_lengths: Array,
+    num_tokens: int | Array,
+    *,
+    segment: Array | None = None,
+    **options: Any,
+) -> Array:
+    """Reads rows and returns the states of `response_positions` alone.
+
+    Args:
+      params: weights.
+      config: the shape of the model; static.
+      tokens: [N, L] int32 prompt + response; of packed rows [W, L], N / W in each.
+      prompt_lengths: [N] int32, tokens ahead of each response, of its bin if packed.
+      num_tokens: R; or [N, K] int32, which of them.
+      segment: [W, L] int32, see `qwen.forward`.
+      **options: see `qwen.forward`.
+
+    Returns:
+      [N, R, D] or [N, K, D].
+    """
+    at = response_positions(prompt_lengths, num_tokens, tokens.shape[1])
+    asked = at.reshape(len(tokens), -1)
+    states = forward(params, config, tokens, segment=segment, at=asked, **options)
+    return states.reshape(*at.shape, config.width)
 
 
 @jax.named_scope("score")

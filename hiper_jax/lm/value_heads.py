@@ -16,7 +16,7 @@ from hiper_jax.lm import qwen
 from hiper_jax.lm.attention import causal_attention
 from hiper_jax.lm.config import LMConfig
 from hiper_jax.lm.params import Params, ParamSpec, init_tree
-from hiper_jax.lm.score import response_positions
+from hiper_jax.lm.score import response_states
 
 HEADS = ("high", "low", "switch")
 
@@ -66,6 +66,7 @@ def values(
     prompt_lengths: Array,
     num_tokens: int | Array,
     *,
+    segment: Array | None = None,
     remat: str = "none",
     constrain: qwen.Constrain | None = None,
     attention: Callable[..., Array] = causal_attention,
@@ -78,10 +79,11 @@ def values(
     Args:
       params: a critic with a trunk.
       config: the trunk's shape; static.
-      tokens: [N, L] int32 prompt + response, padded on the right.
+      tokens: [N, L] int32 prompt + response, padded on the right; or packed.
       prompt_lengths: [N] int32.
       num_tokens: R, response tokens per row, padding included; or [N, K] int32, the
         response positions that are asked for.
+      segment: of packed rows, see `response_states`.
       remat: see `qwen.forward`.
       constrain: see `qwen.forward`.
       attention: see `qwen.forward`.
@@ -89,13 +91,15 @@ def values(
     Returns:
       [N, R, 3] float32, or [N, K, 3], in the order of `HEADS`.
     """
-    hidden = qwen.forward(
+    hidden = response_states(
         params["trunk"],
         config,
         tokens,
+        prompt_lengths,
+        num_tokens,
+        segment=segment,
         remat=remat,
         constrain=constrain,
         attention=attention,
-        at=response_positions(prompt_lengths, num_tokens, tokens.shape[1]),
     )
     return head_values(params, hidden)

@@ -32,7 +32,12 @@ class OwnRows(NamedTuple):
 
 
 class Model(NamedTuple):
-    """Pure functions over weights; weights are whatever pytrees they read."""
+    """Pure functions over weights; weights are whatever pytrees they read.
+
+    Where rows are packed (`learn.pack`), tokens are [W, L], bins of C / W rows each,
+    and `segment=` [W, L] int32 says which tokens are one row, see `qwen.forward`;
+    `start` counts from where a bin begins. C is what it is everywhere else.
+    """
 
     # (actor, tokens [C, L], start [C], targets [C, R], below 0 on padding, temperature)
     #   -> log-probs [C, R], entropies [C, R]

@@ -53,8 +53,8 @@ def score(agent: Agent) -> Callable[..., tuple[Array, Array]]:
     """`Model.score`: log-probs and entropies of responses."""
     read = states_of(agent)
 
-    def apply(actor, tokens, start, targets, temperature):
-        states = read(actor, tokens, start, targets.shape[1])
+    def apply(actor, tokens, start, targets, temperature, *, segment=None):
+        states = read(actor, tokens, start, targets.shape[1], segment)
         return scored(agent, actor, states, targets, temperature)
 
     return apply
@@ -65,8 +65,9 @@ def values(
 ) -> Callable[..., Array]:
     """`Model.values`: the heads at every response token."""
 
-    def apply(critic, tokens, start, num_tokens):
-        return select(valued(agent, critic, tokens, start, num_tokens), heads)
+    def apply(critic, tokens, start, num_tokens, *, segment=None):
+        read = valued(agent, critic, tokens, start, num_tokens, segment)
+        return select(read, heads)
 
     return apply
 
@@ -76,20 +77,25 @@ def values_at(
 ) -> Callable[..., Array]:
     """`Model.values_at`: each head at its own response position."""
 
-    def apply(critic, tokens, start, read_at):
-        read = select(valued(agent, critic, tokens, start, read_at), heads)
+    def apply(critic, tokens, start, read_at, *, segment=None):
+        read = select(valued(agent, critic, tokens, start, read_at, segment), heads)
         return jnp.diagonal(read, axis1=1, axis2=2)
 
     return apply
 
 
-def valued(agent: Agent, critic: Any, tokens, start, which: Any) -> Array:
+def valued(agent: Agent, critic: Any, tokens, start, which: Any, segment) -> Array:
     """All heads [C, R or K, 3] at response positions: the first R, or those [C, K]."""
-    tokens, start = on_rows(agent, tokens, start)
-    config = agent.critic_config
-    options = agent.on_mesh()
+    tokens, start, segment = on_rows(agent, tokens, start, segment)
     return value_heads.values(
-        critic, config, tokens, start, which, remat=agent.remat, **options
+        critic,
+        agent.critic_config,
+        tokens,
+        start,
+        which,
+        segment=segment,
+        remat=agent.remat,
+        **agent.on_mesh(),
     )
 
 
@@ -100,8 +106,8 @@ def score_and_values(
     read = states_of(agent)
     flows = agent.trunk_gradient
 
-    def apply(actor, critic, tokens, start, targets, temperature):
-        states = read(actor, tokens, start, targets.shape[1])
+    def apply(actor, critic, tokens, start, targets, temperature, *, segment=None):
+        states = read(actor, tokens, start, targets.shape[1], segment)
         log_prob, entropy = scored(agent, actor, states, targets, temperature)
         # The same states, through which `flows` of the gradient passes.
         still = jax.lax.stop_gradient(states)
@@ -135,25 +141,30 @@ def scored(
 
 
 def states_of(agent: Agent) -> Callable[..., Array]:
-    """(params, tokens, start, R) -> the states [C, R, D] before response tokens."""
+    """(params, tokens, start, R, segment) -> the states [C, R, D] before responses."""
 
-    def apply(params, tokens, start, num_tokens):
-        tokens, start = on_rows(agent, tokens, start)
-        return lm.forward(
+    def apply(params, tokens, start, num_tokens, segment):
+        tokens, start, segment = on_rows(agent, tokens, start, segment)
+        return lm.response_states(
             params,
             agent.config,
             tokens,
+            start,
+            num_tokens,
+            segment=segment,
             remat=agent.remat,
-            at=lm.response_positions(start, num_tokens, tokens.shape[1]),
             **agent.on_mesh(),
         )
 
     return apply
 
 
-def on_rows(agent: Agent, *arrays: Array) -> tuple[Any, ...]:
-    """Chunk arrays [C, ...], cut along their rows on a mesh."""
+def on_rows(agent: Agent, *arrays: Array | None) -> tuple[Any, ...]:
+    """Chunk arrays [C, ...], cut along their rows on a mesh; None stays None."""
     if agent.mesh is None:
         return arrays
     place = sharding.rows(agent.mesh)
-    return tuple(jax.lax.with_sharding_constraint(a, place) for a in arrays)
+    return tuple(
+        None if a is None else jax.lax.with_sharding_constraint(a, place)
+        for a in arrays
+    )

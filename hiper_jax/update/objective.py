@@ -21,6 +21,7 @@ from hiper_jax.accept import (
 from hiper_jax.act.stack import Batch
 from hiper_jax.loss import aggregate, kl_loss, policy_loss, value_loss
 from hiper_jax.networks.model import Model
+from hiper_jax.update.bins import Fed
 from hiper_jax.update.minibatch import Totals
 
 MEAN_GAP = "sampler/log_prob_diff_mean"
@@ -62,7 +63,11 @@ class Settings:
     minibatch: Count = 256
     """Turns of one optimizer step."""
     chunk: Count = 64
-    """Turns fed at once; gradients of chunks add up."""
+    """Turns fed at once, or bins of turns; gradients of chunks add up."""
+    pack: Count = 1
+    """Turns that may lie end to end in one bin, which is as long as the longest turn
+    may be; each sees itself alone. 1: none is packed. It feeds little padding and
+    compiles two lengths only; for a GPU there is no fast attention of that kind."""
 
     def __post_init__(self):
         check_fields(self)
@@ -95,10 +100,14 @@ class Loss(NamedTuple):
 class Chunk(NamedTuple):
     """Rows of one minibatch that are fed at once."""
 
-    tokens: Array  # [C, l] int32
-    rows: Array  # [C] int32
+    fed: Fed  # C rows
     used: Array  # [C] bool, false on rows that stand in for none
     totals: Totals  # of the whole minibatch
+
+    @property
+    def rows(self) -> Array:
+        """[C] int32, which rows of the batch."""
+        return self.fed.rows
 
 
 def expect(who: str, shape: tuple[int, ...], *arrays: Array) -> None:
@@ -120,7 +129,7 @@ def pick(values: Array, read_at: Array | None) -> Array:
 def read_values(
     model: Model,
     critic: Any,
-    tokens: Array,
+    fed: Fed,
     start: Array,
     num_tokens: int,
     read_at: Array | None,
@@ -131,23 +140,47 @@ def read_values(
     Args:
       model: the networks.
       critic: its weights, assembled.
-      tokens: [C, l] int32.
-      start: [C] int32, where responses begin.
+      fed: C rows.
+      start: [N] int32, where responses begin.
       num_tokens: R, response tokens at most.
-      read_at: [C, H] int32 response positions; None: all.
+      read_at: [N, H] int32 response positions; None: all.
       heads: H.
 
     Returns:
       [C, H], or [C, R, H] at all positions.
     """
-    if read_at is not None and model.values_at is not None:
-        values = model.values_at(critic, tokens, start, read_at)
-        expect("values_at", (len(tokens), heads), values)
+    at = None if read_at is None else read_at[fed.rows]
+    given = critic, fed.tokens, fed.start(start)
+    if at is not None and model.values_at is not None:
+        values = model.values_at(*given, at, **fed.packed)
+        expect("values_at", (len(fed.rows), heads), values)
         return values
     assert model.values is not None  # `make_update` has looked
-    values = model.values(critic, tokens, start, num_tokens)
-    expect("values", (len(tokens), num_tokens, heads), values)
-    return pick(values, read_at)
+    values = model.values(*given, num_tokens, **fed.packed)
+    expect("values", (len(fed.rows), num_tokens, heads), values)
+    return pick(values, at)
+
+
+def read_scores(
+    model: Model,
+    actor: Any,
+    fed: Fed,
+    start: Array,
+    response: Array,
+    temperature: float,
+) -> tuple[Array, Array]:
+    """Log-probs and entropies, [C, R] each, of the responses of a chunk.
+
+    Args:
+      model: the networks.
+      actor: weights, assembled.
+      fed: C rows.
+      start: [N] int32, where responses begin.
+      response: [N, R] int32, below 0 on padding.
+      temperature: the sampler's.
+    """
+    given = fed.tokens, fed.start(start), fed.said(response), temperature
+    return model.score(actor, *given, **fed.packed)
 
 
 def policy_part(log_prob: Array, entropy: Array, loss: Loss, chunk: Chunk):
@@ -250,21 +283,16 @@ def gradient(actor: Any, critic: Any, loss: Loss, chunk: Chunk):
       The actor's and the critic's (None without one), the metrics' shares by name,
       and [] the largest difference from the sampler's log-probs.
     """
-    model = loss.model
-    targets = (
-        loss.batch.start[chunk.rows],
-        loss.batch.response[chunk.rows],
-        loss.temperature,
-    )
+    model, fed, batch = loss.model, chunk.fed, loss.batch
 
     def of_both(params):
         assert model.score_and_values is not None
         whole = model.assemble(loss.reference, *params)
-        log_prob, entropy, values = model.score_and_values(
-            *whole, chunk.tokens, *targets
-        )
+        said = fed.said(batch.response)
+        given = fed.tokens, fed.start(batch.start), said, loss.temperature
+        log_prob, entropy, values = model.score_and_values(*whole, *given, **fed.packed)
         total, parts, gap = policy_part(log_prob, entropy, loss, chunk)
-        shape = (*targets[1].shape, len(loss.heads))
+        shape = (*said.shape, len(loss.heads))
         expect("score_and_values", shape, values)
         read_at = loss.targets.read_at
         values = pick(values, None if read_at is None else read_at[chunk.rows])
@@ -273,7 +301,8 @@ def gradient(actor: Any, critic: Any, loss: Loss, chunk: Chunk):
 
     def of_actor(actor):
         whole, _ = model.assemble(loss.reference, actor, critic)
-        log_prob, entropy = model.score(whole, chunk.tokens, *targets)
+        given = fed, batch.start, batch.response, loss.temperature
+        log_prob, entropy = read_scores(model, whole, *given)
         total, parts, gap = policy_part(log_prob, entropy, loss, chunk)
         return total, (parts, gap)
 
@@ -285,25 +314,23 @@ def gradient(actor: Any, critic: Any, loss: Loss, chunk: Chunk):
     if not loss.heads:
         return to_actor, None, parts, gap
     to_actor, critic = lax.optimization_barrier((to_actor, critic))
-    to_critic, errors = _of_critic(actor, critic, loss, chunk, *targets[:2])
+    to_critic, errors = _of_critic(actor, critic, loss, chunk)
     return to_actor, to_critic, parts | errors, gap
 
 
 def critic_gradient(actor: Any, critic: Any, loss: Loss, chunk: Chunk):
     """`gradient` of a critic of its own alone: the actor's is None, the gap 0."""
-    start, response = loss.batch.start[chunk.rows], loss.batch.response[chunk.rows]
-    to_critic, errors = _of_critic(actor, critic, loss, chunk, start, response)
+    to_critic, errors = _of_critic(actor, critic, loss, chunk)
     return None, to_critic, errors, jnp.zeros(())
 
 
-def _of_critic(actor, critic, loss: Loss, chunk: Chunk, start, response):
+def _of_critic(actor, critic, loss: Loss, chunk: Chunk):
+    batch, at = loss.batch, loss.targets.read_at
+    asked = chunk.fed, batch.start, batch.response.shape[1], at, len(loss.heads)
+
     def value(critic):
         _, whole = loss.model.assemble(loss.reference, actor, critic)
-        at = loss.targets.read_at
-        at = None if at is None else at[chunk.rows]
-        asked = start, response.shape[1], at, len(loss.heads)
-        values = read_values(loss.model, whole, chunk.tokens, *asked)
-        return value_part(values, loss, chunk)
+        return value_part(read_values(loss.model, whole, *asked), loss, chunk)
 
     (_, errors), to_critic = jax.value_and_grad(value, has_aux=True)(critic)
     return to_critic, errors

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from hiper_jax.update.chunks import Rows, at_length
+from hiper_jax.update.bins import Fed, bins_of_chunk, pack
+from hiper_jax.update.chunks import Rows, at_length, at_room
 from hiper_jax.update.minibatch import Totals
 from hiper_jax.update.objective import (
     Chunk,
@@ -55,23 +56,13 @@ def add_up(
       Gradients like `trained`, the metrics by name, and [] the largest difference from
       the sampler's log-probs.
     """
-    M, C = len(given.slots), given.rows.chunk
-    chunks = -(-given.totals.turns // C)
+    chunks, chunk = _in_bins(given) if given.rows.pack > 1 else _by_length(given)
+
+    def of(fed: Fed, used: Array) -> Any:
+        return part(actor, critic, loss, Chunk(fed, used, given.totals))
 
     def add(j, sums):
-        place = M - (chunks - j) * C
-        chosen = lax.dynamic_slice(given.slots, (place,), (C,))
-        here = lax.dynamic_slice(given.used, (place,), (C,))
-        # An unused slot may name a long row: it must not set the length.
-        chosen = jnp.where(here, chosen, chosen[-1])
-        *more, shares, gap = at_length(
-            lambda tokens, chosen, here: part(
-                actor, critic, loss, Chunk(tokens, chosen, here, given.totals)
-            ),
-            given.rows,
-            chosen,
-            here,
-        )
+        *more, shares, gap = chunk(of, j)
         grads, losses, worst = sums
         return (
             jax.tree.map(jnp.add, grads, tuple(more)),
@@ -85,6 +76,35 @@ def add_up(
         jnp.zeros(()),
     )
     return lax.fori_loop(0, chunks, add, blank)
+
+
+def _by_length(given: Minibatch) -> tuple[Array, Callable[..., Any]]:
+    """How many chunks there are; and fn(fed, used) of chunk j, given (fn, j)."""
+    M, C = len(given.slots), given.rows.chunk
+    chunks = -(-given.totals.turns // C)
+
+    def chunk(fn: Callable[..., Any], j: Array) -> Any:
+        place = M - (chunks - j) * C
+        chosen = lax.dynamic_slice(given.slots, (place,), (C,))
+        here = lax.dynamic_slice(given.used, (place,), (C,))
+        # An unused slot may name a long row: it must not set the length.
+        chosen = jnp.where(here, chosen, chosen[-1])
+        return at_length(fn, given.rows, chosen, here)
+
+    return chunks, chunk
+
+
+def _in_bins(given: Minibatch) -> tuple[Array, Callable[..., Any]]:
+    """As `_by_length`, of rows that lie in bins."""
+    rows = given.rows
+    wanted = rows.length, given.slots, given.used
+    bins, count = pack(*wanted, rows.lengths, rows.pack, rows.chunk)
+
+    def chunk(fn: Callable[..., Any], j: Array) -> Any:
+        part = bins_of_chunk(bins, j, rows.chunk)
+        return at_room(lambda fed: fn(fed, fed.used), rows, part)
+
+    return count, chunk
 
 
 def apart_gradient(loss: Loss, given: Minibatch, actor: Any, critic: Any):

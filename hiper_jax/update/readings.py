@@ -9,8 +9,9 @@ from jax import Array
 
 from hiper_jax.act.stack import Batch
 from hiper_jax.networks.model import Model
+from hiper_jax.update.bins import rooms
 from hiper_jax.update.chunks import Rows, lengths_up_to, map_rows
-from hiper_jax.update.objective import expect, pick, read_values
+from hiper_jax.update.objective import expect, pick, read_scores, read_values
 
 
 def values_of_rows(
@@ -37,9 +38,8 @@ def values_of_rows(
     N, R = batch.response.shape
     blank = jnp.zeros((N, R, heads) if read_at is None else (N, heads))
 
-    def read(tokens, chosen, critic, start, read_at):
-        at = None if read_at is None else read_at[chosen]
-        return read_values(model, critic, tokens, start[chosen], R, at, heads)
+    def read(fed, critic, start, read_at):
+        return read_values(model, critic, fed, start, R, read_at, heads)
 
     given = critic, batch.start, read_at
 
@@ -105,15 +105,15 @@ def taught(
         batch.teacher_tokens,
         batch.teacher_length,
         batch.num_turns,
-        lengths_up_to(rows.lengths, longest),
+        rooms(longest) if rows.pack > 1 else lengths_up_to(rows.lengths, longest),
         rows.chunk,
         rows.own,
+        rows.pack,
     )
 
     def read(which: int):
-        def scored(tokens, chosen, actor, start, response):
-            said = response[chosen]
-            return model.score(actor, tokens, start[chosen], said, temperature)[which]
+        def scored(fed, actor, start, response):
+            return read_scores(model, actor, fed, start, response, temperature)[which]
 
         return scored
 

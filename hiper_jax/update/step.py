@@ -9,6 +9,7 @@ there are is data, not shape.
 """
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from hiper_jax.update.objective import (
     expect,
     gradient,
     loss_names,
+    read_scores,
 )
 from hiper_jax.update.over_chunks import Minibatch, add_up, apart_gradient
 from hiper_jax.update.readings import taught, values_of_rows, values_of_turns
@@ -92,7 +94,7 @@ def make_update(
 
     Raises:
       ValueError: the estimator reads heads and there is no critic, or no optimizer for
-        it.
+        it; or rows are packed and the model reads none.
     """
     optimizers = Optimizers(*optimizers)
     if estimator.heads and (model.values is None or optimizers.critic is None):
@@ -102,13 +104,16 @@ def make_update(
         )
     if not estimator.heads:
         optimizers = Optimizers(optimizers.actor)
+    if settings.pack > 1:
+        check_packs(model)
 
     def init(actor, critic, key, reference=None) -> TrainState:
         return initial_state(actor, critic, optimizers, key, reference)
 
     def update(state: TrainState, batch: Batch):
         own = model.own_rows
-        batch, rows = rows_of(batch, length_buckets, settings.chunk, own)
+        feeding = settings.chunk, own, settings.pack
+        batch, rows = rows_of(batch, length_buckets, *feeding)
         N, C = len(batch.tokens), rows.chunk
         M = -(-min(settings.minibatch, N) // C) * C
         networks = state.reference, state.actor, state.critic
@@ -135,6 +140,17 @@ def make_update(
     return init, update
 
 
+def check_packs(model: Model) -> None:
+    """Raises ValueError where a function of the model reads no packed rows."""
+    for name in ("score", "values", "values_at", "score_and_values"):
+        fn = getattr(model, name)
+        if fn is not None and "segment" not in inspect.signature(fn).parameters:
+            raise ValueError(
+                f"learn.pack lays rows end to end, and the model's `{name}` takes no "
+                "`segment`: give it one (see hiper_jax.Model), or set learn.pack to 1"
+            )
+
+
 def measure(
     model: Model,
     estimator: Estimator,
@@ -155,11 +171,10 @@ def measure(
     reference = None
     if settings.kl_coef or estimator.reads_reference:
 
-        def reference_of(tokens, chosen, reference, start, response):
-            log_prob, _ = model.score(
-                reference, tokens, start[chosen], response[chosen], temperature
-            )
-            expect("score", (len(chosen), R), log_prob)
+        def reference_of(fed, reference, start, response):
+            given = reference, fed, start, response
+            log_prob, _ = read_scores(model, *given, temperature)
+            expect("score", (len(fed.rows), R), log_prob)
             return log_prob
 
         blank = jnp.zeros((N, R))
