@@ -127,10 +127,10 @@ def test_a_wrong_question_is_one_line(capsys, words, hint):
 def test_a_run_that_cannot_fit_is_refused_with_a_knob_that_helps():
     run = layout.laid_out(recipe("alfworld-7b"), machines.HARDWARE["v5e-16"])
     model = dataclasses.replace(MODELS["qwen2.5-7b"], dtype="bfloat16")
-    with pytest.raises(ValueError, match="31.6 GiB on each device") as refused:
+    with pytest.raises(ValueError, match="20.5 GiB on each device") as refused:
         layout.refuse(run, model, 16 * planning.GIB)
-    assert "--lora-rank 16" in str(refused.value) and "\n" not in str(refused.value)
-    other = dataclasses.replace(run, lora_rank=16)
+    assert "--critic shared" in str(refused.value) and "\n" not in str(refused.value)
+    other = dataclasses.replace(run, critic="shared")
     layout.refuse(other, model, 16 * planning.GIB)  # the knob, turned
     with pytest.raises(ValueError, match="what helps most"):
         layout.refuse(run, model, planning.GIB)

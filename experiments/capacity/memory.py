@@ -124,10 +124,10 @@ def update(config: LMConfig, mesh: Mapping[str, int], job: Job) -> Parts:
     }
     if job.tpu and mesh.get("fsdp", 1) > 1 and not job.rank:
         parts["the compiler's copies"] = _turned(c, mesh, job)
-    if job.tpu and job.lengths > 1 and not once:
+    if job.tpu and job.lengths > 1:
         # Beside a branch libtpu 0.0.42 holds what goes into it, what comes out, and
-        # what is added up, each once more: read off its program for 0.5B, of two
-        # lengths and of one. How a fetch a step does was not looked at.
+        # what is added up, each once more: read off its programs for 0.5B, of two
+        # lengths and of one, and of two with weights fetched once a step.
         parts["a choice of length"] = 3 * sums
     return parts | {"total": sum(parts.values())}
 
