@@ -25,6 +25,7 @@ from hiper_jax.hosts import Hosts, digest
 from hiper_jax.networks.agent import Agent
 from hiper_jax.networks.passes import make_model
 from hiper_jax.update.chunks import map_rows, rows_of
+from hiper_jax.update.objective import read_scores
 
 
 class Offline(NamedTuple):
@@ -129,12 +130,12 @@ def measurer(config: configs.Train, agent: Agent) -> Callable[..., dict[str, Any
     buckets: Sequence[int] = setup.run_shapes(config).lengths
 
     def measure(actor, critic, reference, batch):
-        batch, rows = rows_of(batch, buckets, settings.chunk)
+        batch, rows = rows_of(batch, buckets, settings.chunk, pack=settings.pack)
         actor, _ = model.assemble(reference, actor, critic)
 
-        def scored(tokens, chosen):
-            arguments = batch.start[chosen], batch.response[chosen], config.temperature
-            return model.score(actor, tokens, *arguments)[0]
+        def scored(fed):
+            given = batch.start, batch.response, config.temperature
+            return read_scores(model, actor, fed, *given)[0]
 
         log_prob = map_rows(scored, rows, jnp.zeros(batch.response.shape))
         return distance(
