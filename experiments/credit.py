@@ -212,8 +212,8 @@ def assigner(config: configs.Train, agent: Agent) -> Callable[..., dict[str, Any
     model, shapes = make_model(agent, estimator.heads), setup.run_shapes(config)
 
     def said(state, batch, known):
-        chunk, most = config.learn.chunk, config.learn.pack
-        batch, rows = rows_of(batch, shapes.lengths, chunk, pack=most)
+        feeding = config.learn.chunk, config.learn.pack
+        batch, rows = rows_of(batch, shapes.lengths, *feeding)
         if state is None:
             credit = estimator.assign(batch, known)
             return credit.turn | values_of_turns(batch, estimator.heads, known)

@@ -130,7 +130,7 @@ def measurer(config: configs.Train, agent: Agent) -> Callable[..., dict[str, Any
     buckets: Sequence[int] = setup.run_shapes(config).lengths
 
     def measure(actor, critic, reference, batch):
-        batch, rows = rows_of(batch, buckets, settings.chunk, pack=settings.pack)
+        batch, rows = rows_of(batch, buckets, settings.chunk, settings.pack)
         actor, _ = model.assemble(reference, actor, critic)
 
         def scored(fed):

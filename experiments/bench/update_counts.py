@@ -45,8 +45,7 @@ def fed(lengths: np.ndarray, C: int, buckets: tuple[int, ...]) -> int:
     that holds it; the chunk of the shortest rows is filled up.
     """
     chunks = np.pad(np.sort(lengths), (-len(lengths) % C, 0)).reshape(-1, C)
-    sizes = np.array(buckets)
-    return int(C * sizes[np.searchsorted(sizes, chunks.max(axis=1))].sum())
+    return _cut(chunks.max(axis=1), C, buckets)
 
 
 def fed_in_bins(lengths: np.ndarray, C: int, rooms: tuple[int, ...], K: int) -> int:
@@ -54,8 +53,13 @@ def fed_in_bins(lengths: np.ndarray, C: int, rooms: tuple[int, ...], K: int) -> 
     rows = jnp.arange(len(lengths))
     laid, count = bins.pack(jnp.asarray(lengths), rows, rows >= 0, rooms, K, C)
     fullest = np.asarray(laid.filled).reshape(-1, C).max(axis=1)[: int(count)]
-    sizes = np.array(rooms)
-    return int(C * sizes[np.searchsorted(sizes, fullest)].sum())
+    return _cut(fullest, C, rooms)
+
+
+def _cut(longest: np.ndarray, C: int, lengths: tuple[int, ...]) -> int:
+    """Tokens of chunks of C rows, each of the smallest length that holds them."""
+    sizes = np.array(lengths)
+    return int(C * sizes[np.searchsorted(sizes, longest)].sum())
 
 
 def count_programs(iterations: int, slots: int = 32) -> tuple[int, int]:

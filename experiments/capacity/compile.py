@@ -124,7 +124,9 @@ def main(asked: Compile) -> None:
     bf16 = dataclasses.replace(model, dtype="bfloat16")
     ways = planning.choose(bf16, question)
     parts = planning.parts_of(bf16, ways, question)
-    if asked.buckets == "longest" and asked.pack == 1:
+    # Bins have two lengths of their own.
+    buckets = f"bins of {asked.pack}" if asked.pack > 1 else asked.buckets
+    if buckets == "longest":
         job = dataclasses.replace(planning.job_of(question), lengths=1)
         parts["update"] = plan.update(bf16, ways, job)
     mesh = sharding.make_mesh(**ways, devices=devices)
@@ -132,13 +134,9 @@ def main(asked: Compile) -> None:
     config = published(asked)
     agent = aot.bare_agent(model, config, mesh)
     lower = {
-        "update": functools.partial(
-            aot.lower_update, longest=asked.buckets == "longest"
-        ),
+        "update": functools.partial(aot.lower_update, longest=buckets == "longest"),
         "generation": aot.lower_generation,
     }
-    # Bins have two lengths of their own.
-    buckets = f"bins of {asked.pack}" if asked.pack > 1 else asked.buckets
     wanted = lower if asked.programs == "both" else [asked.programs]
     for name in wanted:
         # Inside the TPU's attention kernel ranks are promoted.

@@ -4,7 +4,6 @@ The critic is a language model of its own with a small linear head in place of t
 vocabulary; or, with `trunk=False`, only the linear head, on the actor's hidden states.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -13,7 +12,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from hiper_jax.lm import qwen
-from hiper_jax.lm.attention import causal_attention
 from hiper_jax.lm.config import LMConfig
 from hiper_jax.lm.params import Params, ParamSpec, init_tree
 from hiper_jax.lm.score import response_states
@@ -65,11 +63,7 @@ def values(
     tokens: Array,
     prompt_lengths: Array,
     num_tokens: int | Array,
-    *,
-    segment: Array | None = None,
-    remat: str = "none",
-    constrain: qwen.Constrain | None = None,
-    attention: Callable[..., Array] = causal_attention,
+    **options: Any,
 ) -> Array:
     """Reads rows with the critic's own trunk and values every response token.
 
@@ -83,23 +77,11 @@ def values(
       prompt_lengths: [N] int32.
       num_tokens: R, response tokens per row, padding included; or [N, K] int32, the
         response positions that are asked for.
-      segment: of packed rows, see `response_states`.
-      remat: see `qwen.forward`.
-      constrain: see `qwen.forward`.
-      attention: see `qwen.forward`.
+      **options: see `response_states`.
 
     Returns:
       [N, R, 3] float32, or [N, K, 3], in the order of `HEADS`.
     """
-    hidden = response_states(
-        params["trunk"],
-        config,
-        tokens,
-        prompt_lengths,
-        num_tokens,
-        segment=segment,
-        remat=remat,
-        constrain=constrain,
-        attention=attention,
-    )
+    asked = tokens, prompt_lengths, num_tokens
+    hidden = response_states(params["trunk"], config, *asked, **options)
     return head_values(params, hidden)

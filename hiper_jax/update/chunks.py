@@ -28,8 +28,13 @@ class Rows(NamedTuple):
     pack: int = 1  # rows of a bin at most; 1: each row is fed alone
 
 
-def lengths_up_to(buckets: Sequence[int], longest: int) -> tuple[int, ...]:
-    """The lengths of `Rows`: the buckets that are not above `longest`, and it."""
+def lengths_up_to(buckets: Sequence[int], longest: int, pack: int) -> tuple[int, ...]:
+    """The lengths of `Rows`: the buckets that are not above `longest`, and it.
+
+    Where rows are packed, those of bins.
+    """
+    if pack > 1:
+        return rooms(longest)
     return tuple(sorted({min(b, longest) for b in buckets} | {longest}))
 
 
@@ -37,8 +42,8 @@ def rows_of(
     batch: Batch,
     buckets: Sequence[int],
     chunk: int,
-    own: OwnRows | None = None,
     pack: int = 1,
+    own: OwnRows | None = None,
 ) -> tuple[Batch, Rows]:
     """A batch as the passes take it, and its rows as they are fed.
 
@@ -46,8 +51,8 @@ def rows_of(
       batch: of numpy or jax arrays; N rows, L tokens at most.
       buckets: lengths that a chunk may be cut to; those above L are ignored.
       chunk: rows of a chunk; N at most are taken.
-      own: how each device feeds its own share of a chunk, if they do.
       pack: rows of a bin at most; bins have lengths of their own.
+      own: how each device feeds its own share of a chunk, if they do.
 
     Returns:
       The batch as jax arrays, -1 where its response has no token; and the rows.
@@ -55,8 +60,7 @@ def rows_of(
     batch = jax.tree.map(jnp.asarray, batch)
     batch = batch.replace(response=jnp.where(batch.response_mask, batch.response, -1))
     N, L = batch.tokens.shape
-    lengths = rooms(L) if pack > 1 else lengths_up_to(buckets, L)
-    chunk = min(chunk, N)
+    lengths, chunk = lengths_up_to(buckets, L, pack), min(chunk, N)
     rows = Rows(batch.tokens, batch.length, batch.num_rows, lengths, chunk, own, pack)
     return batch, rows
 

@@ -9,7 +9,6 @@ from jax import Array
 
 from hiper_jax.act.stack import Batch
 from hiper_jax.networks.model import Model
-from hiper_jax.update.bins import rooms
 from hiper_jax.update.chunks import Rows, lengths_up_to, map_rows
 from hiper_jax.update.objective import expect, pick, read_scores, read_values
 
@@ -105,7 +104,7 @@ def taught(
         batch.teacher_tokens,
         batch.teacher_length,
         batch.num_turns,
-        rooms(longest) if rows.pack > 1 else lengths_up_to(rows.lengths, longest),
+        lengths_up_to(rows.lengths, longest, rows.pack),
         rows.chunk,
         rows.own,
         rows.pack,

@@ -112,7 +112,7 @@ def make_update(
 
     def update(state: TrainState, batch: Batch):
         own = model.own_rows
-        feeding = settings.chunk, own, settings.pack
+        feeding = settings.chunk, settings.pack, own
         batch, rows = rows_of(batch, length_buckets, *feeding)
         N, C = len(batch.tokens), rows.chunk
         M = -(-min(settings.minibatch, N) // C) * C
