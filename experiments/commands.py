@@ -360,6 +360,11 @@ _BENCHES: Mapping[str, Leaf] = {
         "what a host computes and hears as there are more of them",
         _module("bench.hosts", "HostsBench"),
     ),
+    "start": Leaf(
+        "how long a run's first iteration is waited for, with and without compiled "
+        "programs",
+        _module("bench.start", "Start"),
+    ),
     "soak": Leaf(
         "killed workers and a long run: nothing lost, nothing grows",
         _module("bench.soak", "Soak"),
