@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from hiper_jax import workdir
 from hiper_jax.accept import Count, Name, NotNegative, Whole, check_fields
 from hiper_jax.experiments import config as configs
-from hiper_jax.experiments.capacity import aot, traffic
+from hiper_jax.experiments.capacity import aot, forecast, reads, traffic
 from hiper_jax.experiments.capacity import memory as plan
 from hiper_jax.experiments.capacity import plan as planning
 from hiper_jax.experiments.capacity.hardware import CHIPS
@@ -93,6 +93,8 @@ FIELDS = (
     "sent_gib",
     "into_host_gib",
     "least_gib",
+    "step_reads_gib",
+    "step_needs_gib",
 )
 
 
@@ -152,6 +154,7 @@ def main(asked: Compile) -> None:
             "program": name,
             **compare(parts[name], program),
             **crossing(name, program, config, agent, asked.host),
+            **decoding(name, program, config, agent),
             "compile_seconds": round(time.monotonic() - began, 1),
             "buckets": buckets if name == "update" else "longest",
         }
@@ -214,6 +217,28 @@ def crossing(
     }
 
 
+def decoding(
+    name: str, program: Any, config: configs.Train, agent: Agent
+) -> dict[str, float | str]:
+    """GiB that a step of sampling takes from a device's memory, and that it needs.
+
+    Needed are the weights, and the keys and values of the prompts and of half a
+    response of the length that the published runs have.
+    """
+    if name != "generation":
+        return {"step_reads_gib": "", "step_needs_gib": ""}
+    model, ways = agent.config, agent.mesh.shape
+    rows = config.slots / (ways["data"] * ways["fsdp"])
+    context = run_shapes(config).prompts[-1] + forecast.RESPONSE / 2
+    tables = num_params(model) - model.vocab_size * model.width * (not model.tied)
+    needed = forecast.step_reads(model, tables, rows, context)
+    needed *= jnp.dtype(config.dtype).itemsize / ways["tensor"]
+    return {
+        "step_reads_gib": round(reads.of_loop(program.as_text()) / GIB, 3),
+        "step_needs_gib": round(needed / GIB, 3),
+    }
+
+
 def text(line: dict[str, Any], parts: dict[str, int], program: Any) -> str:
     """Both accounts of one program."""
     head = "{model} on {topology}, mesh {mesh}, {program}".format(**line)
@@ -231,7 +256,8 @@ def text(line: dict[str, Any], parts: dict[str, int], program: Any) -> str:
             f"{line['into_host_gib']} GiB come into a host, where "
             f"{line['least_gib']} would do"
             if line["sent_gib"] != ""
-            else "",
+            else f"a step of sampling reads {line['step_reads_gib']} GiB of a device's "
+            f"memory, where {line['step_needs_gib']} would do",
         )
     )
 
@@ -246,5 +272,5 @@ def add(file: str, line: dict[str, Any]) -> None:
     key = (*FIELDS[:6], "buckets")
     line = {name: str(line[name]) for name in FIELDS}
     lines = [x for x in lines if [x[k] for k in key] != [line[k] for k in key]]
-    rows = [FIELDS, *([x[name] for name in FIELDS] for x in [*lines, line])]
+    rows = [FIELDS, *([x.get(name, "") for name in FIELDS] for x in [*lines, line])]
     workdir.write_text(path, "".join(",".join(row) + "\n" for row in rows))

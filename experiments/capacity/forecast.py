@@ -113,8 +113,7 @@ def _decoding(config, asked, weights, row, said, tensor, ways, chip) -> Part:
     size = jnp.dtype(config.dtype).itemsize
     rows = -(-min(asked.slots, asked.episodes) // ways)
     steps = math.ceil(asked.episodes / asked.slots) * asked.turns * said
-    cache = 2 * config.depth * config.num_kv_heads * config.head_dim * row
-    read = (weights + rows * cache) / tensor * size
+    read = step_reads(config, weights, rows, row) / tensor * size
     flops = 2 * weights * rows / tensor
     sums = 4 * (tensor - 1) / tensor * config.depth * config.width * size * rows
     return Part(
@@ -122,6 +121,19 @@ def _decoding(config, asked, weights, row, said, tensor, ways, chip) -> Part:
         steps * read / chip.bandwidth,
         steps * sums / chip.link,
     )
+
+
+def step_reads(config: LMConfig, weights: int, rows: float, context: float) -> float:
+    """Numbers that a step of sampling must read.
+
+    Args:
+      config: the model.
+      weights: numbers of the layers and of the vocabulary's product.
+      rows: that are sampled together.
+      context: tokens that each has behind it, whose keys and values are read.
+    """
+    kept = 2 * config.depth * config.num_kv_heads * config.head_dim
+    return weights + rows * context * kept
 
 
 def text(parts: Mapping[str, Part]) -> list[str]:

@@ -74,8 +74,8 @@ def sent(text: str, times: Callable[[str], int]) -> list[Sent]:
       times: the name of a loop in the source -> how often it runs, for loops whose
         count is data; of a choice the first branch is taken.
     """
-    computations, entry = _computations(text)
-    return list(_walk(computations, entry, 1, times))
+    found, entry = computations(text)
+    return list(_walk(found, entry, 1, times))
 
 
 def loops_of(rows: int, minibatch: int, chunk: int, heads: int) -> Callable[[str], int]:
@@ -101,7 +101,8 @@ def loops_of(rows: int, minibatch: int, chunk: int, heads: int) -> Callable[[str
     return times
 
 
-def _computations(text: str) -> tuple[dict[str, list[str]], str]:
+def computations(text: str) -> tuple[dict[str, list[str]], str]:
+    """The lines of each computation of a program's text, and its entrance's name."""
     found: dict[str, list[str]] = {}
     entry, lines = "", []
     for line in text.splitlines():
@@ -122,7 +123,7 @@ def _walk(
     for line in computations.get(name, ()):
         where = found[1] if (found := _OP.search(line)) else ""
         if made := _COLLECTIVE.search(line):
-            size = _bytes(made[1]) // (2 if made[3] else 1)
+            size = size_of(made[1]) // (2 if made[3] else 1)
             yield Sent(made[2], size, _groups(line), factor, where)
             continue
         count = factor
@@ -136,7 +137,8 @@ def _walk(
             yield from _walk(computations, other, count, times)
 
 
-def _bytes(shapes: str) -> int:
+def size_of(shapes: str) -> int:
+    """Bytes of the arrays that a program's text names."""
     return sum(
         _SIZES.get(kind, 4) * math.prod(int(n) for n in sizes.split(",") if n)
         for kind, sizes in _SHAPE.findall(shapes)
