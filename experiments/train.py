@@ -101,6 +101,7 @@ def train(config: configs.Train, name: str, hosts: Hosts | None = None) -> pathl
     hosts = hosts or Hosts()
     setup.check_hosts(config, hosts.count)
     where = config.out or default_folder(config, name)
+    workdir.check_writers(where, hosts)
     if not _store.is_remote(where):
         here = pathlib.Path(where)
         hosts.first("the run's folder", lambda: folder.check(here, config))

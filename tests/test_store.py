@@ -18,6 +18,7 @@ from hiper_jax import _store, workdir
 from hiper_jax.experiments import folder, games, listing
 from hiper_jax.experiments.config import Train
 from hiper_jax.networks.acquire import find_model
+from hiper_jax.workdir import carried
 from hiper_jax.workdir import lease as leases
 from hiper_jax.workdir.checked import Damaged
 
@@ -209,6 +210,14 @@ def test_a_reader_asks_only_for_what_is_new(bucket):
 STATE = {"weights": jnp.arange(6.0).reshape(2, 3), "step": jnp.int32(3)}
 
 
+@pytest.fixture(params=["by Orbax", "carried"])
+def way(request, monkeypatch):
+    """As to gs://, or as to a store that Orbax cannot write to."""
+    if request.param == "carried":
+        monkeypatch.setattr(carried, "_TAKEN", "none")
+
+
+@pytest.mark.usefixtures("way")
 def test_a_checkpoint_of_a_store_is_whole_once_its_manifest_is_there(bucket):
     run = "gs://bucket/run"
     for step in (1, 2, 3):
@@ -227,6 +236,7 @@ def test_a_checkpoint_of_a_store_is_whole_once_its_manifest_is_there(bucket):
     assert left == {"00000003"}
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("how", ["gone", "cut", "changed"])
 def test_a_damaged_checkpoint_of_a_store_is_set_aside(bucket, how):
     run = "gs://bucket/run"
@@ -245,6 +255,44 @@ def test_a_damaged_checkpoint_of_a_store_is_set_aside(bucket, how):
     assert workdir.latest_step(run) == 1
     workdir.save(run, 2, STATE, None)
     workdir.restore(run, STATE, 2)
+
+
+def test_what_is_carried_leaves_nothing_on_this_disk(bucket, monkeypatch):
+    monkeypatch.setattr(carried, "_TAKEN", "none")
+    with workdir.spool("gs://bucket/run") as mirror:
+        workdir.save(mirror.folder, 1, STATE, None)
+        workdir.restore(mirror.folder, STATE)
+        here = [p.name for p in (mirror.folder / "checkpoints").iterdir()]
+        assert here == [".at"]
+        mirror.push()
+    assert all("/checkpoints/00000001/" in name for name in bucket.names())
+
+
+def test_a_store_that_does_not_take_what_is_carried_keeps_the_older(
+    bucket, monkeypatch
+):
+    monkeypatch.setattr(carried, "_TAKEN", "none")
+    run = "gs://bucket/run"
+    workdir.save(run, 1, STATE, None)
+
+    def refuse(place, files):
+        raise OSError(f"{place} is not to be written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(carried._store, "send", refuse)
+        with pytest.raises(OSError, match="cannot be written to gs://bucket/run"):
+            workdir.save(run, 2, STATE, None)
+    assert workdir.latest_step(run) == 1
+    assert not list(carried.stage(run).iterdir())
+    workdir.restore(run, STATE)
+
+
+def test_several_processes_do_not_write_where_one_has_to_carry():
+    hosts = type("Hosts", (), {"count": 2})()
+    with pytest.raises(ValueError, match="s3://b/run takes .* one process.* are 2"):
+        workdir.check_writers("s3://b/run", hosts)
+    workdir.check_writers("gs://b/run", hosts)
+    workdir.check_writers("s3://b/run", None)
 
 
 def test_a_path_of_a_store_is_one_run_s(bucket):

@@ -15,6 +15,7 @@ In a store (gs://, s3://) the same under the same names; see `copies`.
 
 from hiper_jax.workdir import data
 from hiper_jax.workdir.atomic import write_bytes, write_json, write_text
+from hiper_jax.workdir.carried import check_writers
 from hiper_jax.workdir.checkpoints import latest_step, restore, restore_newest
 from hiper_jax.workdir.copies import Mirror, copied, here, here_if_run
 from hiper_jax.workdir.episodes import episode_files, read_episodes, write_episodes
@@ -32,6 +33,7 @@ __all__ = [
     "Plan",
     "Saver",
     "append_metrics",
+    "check_writers",
     "copied",
     "data",
     "episode_files",

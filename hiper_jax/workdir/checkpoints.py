@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from hiper_jax.hosts import Hosts
-from hiper_jax.workdir import checked, checked_store
+from hiper_jax.workdir import carried, checked, checked_store
 from hiper_jax.workdir.checkpoint_folder import (
     SEALED,
     first_of,
@@ -64,8 +64,30 @@ def restore(
     path = inside(root_of(run), f"{step:08d}")
     want = leaves_of(like)
     sealed = _checked(path, hosts)
+    with carried.brought(run, path) as place:
+        state, extra = _read(path, place, want, only, sealed)
+    leaves = [state.get(name, leaf) for name, leaf in want.items()]
+    return jax.tree.structure(like).unflatten(leaves), extra
+
+
+def _read(
+    path,
+    place,
+    want: dict[str, Any],
+    only: Collection[str] | None,
+    sealed: bool,
+) -> tuple[Mapping[str, Any], Any]:
+    """The leaves of a checkpoint, by name, and what was saved beside them.
+
+    Args:
+      path: the checkpoint, for messages.
+      place: where Orbax reads it.
+      want: all leaves of the state, or what they look like.
+      only: see `restore`.
+      sealed: whether it has a manifest.
+    """
     with _readable(path), orbax() as ocp:
-        have = ocp.checkpointables_metadata(path).metadata["state"]
+        have = ocp.checkpointables_metadata(place).metadata["state"]
     _check_shapes(path, want, have)
     first = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = {
@@ -76,13 +98,11 @@ def restore(
     }
     with _readable(path), orbax() as ocp:
         # One by one: where one fails, Orbax warns of the other.
-        beside = ocp.load_checkpointables(path, {"extra": None})["extra"]
-        extra = beside["json"]
+        beside = ocp.load_checkpointables(place, {"extra": None})["extra"]
         if beside.get(SEALED) and not sealed:
             raise checked.Damaged(f"{path} is damaged: {checked.MANIFEST} is gone")
-        state = ocp.load_checkpointables(path, {"state": abstract})["state"]
-    leaves = [state.get(name, leaf) for name, leaf in want.items()]
-    return jax.tree.structure(like).unflatten(leaves), extra
+        state = ocp.load_checkpointables(place, {"state": abstract})["state"]
+    return state, beside["json"]
 
 
 def restore_newest(

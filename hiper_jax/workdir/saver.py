@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from hiper_jax.hosts import Hosts
-from hiper_jax.workdir import checked, checked_store
+from hiper_jax.workdir import carried, checked, checked_store
 from hiper_jax.workdir.atomic import PARTIAL, guarded
 from hiper_jax.workdir.behind import Behind
 from hiper_jax.workdir.checkpoint_folder import (
@@ -65,7 +65,7 @@ def save(
 
     Raises:
       OSError: the disk is full; older checkpoints stay as they were.
-      ValueError: a number of the state is not finite.
+      ValueError: a number of the state is not finite; or see `check_writers`.
     """
     saver = Saver(run, extra, keep=keep, keep_every=keep_every, hosts=hosts)
     saver.begin(step, state)
@@ -91,6 +91,7 @@ class Saver:
           check: raises where the run's folder is no longer this program's; asked by the
             first host before a checkpoint counts.
         """
+        carried.check_writers(root_of(run), hosts)
         self._run, self._extra, self._hosts, self._check = run, extra, hosts, check
         self._keep, self._keep_every = keep, keep_every
         self._wait = _WAIT if hosts is None else hosts.wait
@@ -115,32 +116,39 @@ class Saver:
         # there.
         in_store = isinstance(root, str)
         final = inside(root, f"{step:08d}")
-        partial = final if in_store else inside(root, f"{step:08d}{PARTIAL}")
+        carries = carried.is_carried(root)
+        here = carried.stage(self._run) if carries else root  # where it is written
+        by_name = in_store and not carries
+        partial = final if by_name else inside(here, f"{step:08d}{PARTIAL}")
         beside = {"json": self._extra, SEALED: True}
         try:
             name = first_of(self._hosts)(
-                "a checkpoint's folder", lambda: _clear(root, final, leaves)
+                "a checkpoint's folder", lambda: _clear(root, final, here, leaves)
             )
             speak = hush()
-            with writing(root), orbax(in_store, self._wait) as ocp:
+            with writing(root), orbax(by_name, self._wait) as ocp:
                 written = ocp.save_checkpointables_async(
                     partial, {"state": leaves, "extra": beside}
                 )
         except BaseException:
-            self._sweep(root)
+            self._sweep(root, here)
             raise
 
         def work() -> None:
             try:
                 with writing(root):
                     written.result()
+                    if carries:
+                        carried.send(partial, final)
                 if self._writes:
                     self._finish(root, partial, final)
                 if self._hosts is not None:
                     self._hosts.after_first(name)
             except BaseException:
-                self._sweep(root)
+                self._sweep(root, here)
                 raise
+            if carries:
+                sweep(here)
             speak()
 
         what = f"the checkpoint of step {step} in {root}"
@@ -190,20 +198,22 @@ class Saver:
             if not self._keep_every or old % self._keep_every:
                 remove(inside(root, f"{old:08d}"))
 
-    def _sweep(self, root: Root) -> None:
+    def _sweep(self, *roots: Root) -> None:
         if self._writes:
-            sweep(root)
+            for root in dict.fromkeys(roots):
+                sweep(root)
 
 
-def _clear(root: Root, final: Any, leaves: Mapping[str, Any]) -> str:
+def _clear(root: Root, final: Any, here: Root, leaves: Mapping[str, Any]) -> str:
     """Makes room for a checkpoint; returns a name that no other has."""
-    sweep(root)
+    for place in dict.fromkeys((root, here)):
+        sweep(place)
     if isinstance(root, str):
         checked_store.remove(str(final))
-    else:
-        with guarded(root):
-            root.mkdir(parents=True, exist_ok=True)
-            _check_room(root, leaves)
+    if not isinstance(here, str):
+        with guarded(here):
+            here.mkdir(parents=True, exist_ok=True)
+            _check_room(here, leaves)
     return f"a checkpoint's end {secrets.token_hex(8)}"
 
 
