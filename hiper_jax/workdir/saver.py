@@ -112,21 +112,20 @@ class Saver:
         leaves = leaves_of(state)
         _check_finite(self._run, step, leaves)
         root = root_of(self._run)
+        carries = carried.is_carried(root)
+        here = carried.stage(self._run) if carries else root  # where Orbax writes it
         # In a store nothing can be renamed: what has no manifest yet counts as not
         # there.
-        in_store = isinstance(root, str)
+        in_place = isinstance(here, str)
         final = inside(root, f"{step:08d}")
-        carries = carried.is_carried(root)
-        here = carried.stage(self._run) if carries else root  # where it is written
-        by_name = in_store and not carries
-        partial = final if by_name else inside(here, f"{step:08d}{PARTIAL}")
+        partial = final if in_place else inside(here, f"{step:08d}{PARTIAL}")
         beside = {"json": self._extra, SEALED: True}
         try:
             name = first_of(self._hosts)(
                 "a checkpoint's folder", lambda: _clear(root, final, here, leaves)
             )
             speak = hush()
-            with writing(root), orbax(by_name, self._wait) as ocp:
+            with writing(root), orbax(in_place, self._wait) as ocp:
                 written = ocp.save_checkpointables_async(
                     partial, {"state": leaves, "extra": beside}
                 )
