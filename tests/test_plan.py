@@ -230,9 +230,11 @@ def test_a_wrong_slice_is_one_line(capsys):
 def test_compiling_keeps_one_line_per_program(capsys, monkeypatch, tmp_path):
     """The table's arithmetic, on a program whose bytes are known: 64 in, 64 out."""
     toy = jax.jit(jnp.negative).lower(jnp.zeros((16,), jnp.float32))
+    loop = jax.jit(lambda x: jax.lax.while_loop(lambda y: y.sum() < 9, jnp.exp, x))
+    toys = {"lower_update": toy, "lower_generation": loop.lower(jnp.zeros((16,)))}
     monkeypatch.setattr(plan, "topology", lambda name: jax.devices())
-    for name in ("lower_update", "lower_generation"):
-        monkeypatch.setattr(aot, name, lambda agent, config, **options: toy)
+    for name, made in toys.items():
+        monkeypatch.setattr(aot, name, lambda *given, made=made, **options: made)
     table = tmp_path / "compile.csv"
     for _ in range(2):
         with pytest.raises(SystemExit) as stop:
@@ -242,6 +244,8 @@ def test_compiling_keeps_one_line_per_program(capsys, monkeypatch, tmp_path):
         assert stop.value.code == 0
     lines = [json.loads(x) for x in capsys.readouterr().out.splitlines()]
     assert [x["program"] for x in lines] == ["update", "generation"] * 2
+    assert [x["step_reads_gib"] for x in lines] == ["", 0.0] * 2  # some 200 bytes
+    assert lines[1]["step_needs_gib"] > 0.9  # the weights alone
     rows = table.read_text().splitlines()
     assert len(rows) == 3 and rows[0].startswith("model,topology,mesh")
     assert float(rows[1].split(",")[7]) == round(128 / 2**30, 3)
