@@ -25,6 +25,7 @@ from hiper_jax.accept import Count, Name, Whole, check_fields
 from hiper_jax.act.generate import make_generate, respond
 from hiper_jax.experiments.bench import models
 from hiper_jax.experiments.bench.timing import interleaved, medians
+from hiper_jax.experiments.capacity.forecast import step_reads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,8 +211,7 @@ def left_padded(prompts, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 def step_bytes(config: lm.LMConfig, rows: int, context: int) -> float:
     """Bytes that one decode step must read: weights, and keys and values in bf16."""
-    cache = 2 * config.depth * config.num_kv_heads * config.head_dim * context * rows
-    return 2.0 * (lm.num_params(config) + cache)
+    return 2.0 * step_reads(config, lm.num_params(config), rows, context)
 
 
 def copy_bandwidth(size: int = 2**28, rounds: int = 5) -> float:

@@ -7,7 +7,7 @@ only takes a part, or in which it changes one, that part counts.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from hiper_jax.experiments.capacity.traffic import computations, size_of
@@ -64,16 +64,15 @@ def _bytes(line: Line, body: Mapping[str, Line], found: Mapping[str, list[str]])
         return 0
     if line.kind in ("copy-start", "slice-start", "async-start"):
         # Where from, where to: as much as arrives is read, and written.
-        arrays = [*_arrays(line.result)]
-        moved = min(size_of(array) for array in arrays[:2])
-        return sum(moved for array in arrays[:2] if _in_memory(array))
+        ends = _ARRAY.findall(line.result)[:2]
+        moved = min(map(size_of, ends))
+        return sum(moved for array in ends if _in_memory(array))
     given = [body[name] for name in line.operands if name in body]
     if line.kind == _CHANGES:
         return 2 * _held(given[1].result) if _in_memory(line.result) else 0
     if line.kind in _TAKES:
-        taken = _held(line.result)
-        part = sum(size_of(array) for array in _arrays(line.result))
-        return taken + (part if _in_memory(given[0].result) else 0)
+        read = size_of(line.result) if _in_memory(given[0].result) else 0
+        return read + _held(line.result)
     inner = _CALLS.search(line.rest) if line.kind == "fusion" else None
     parts = _parts(_lines(found[inner[1]])) if inner and inner[1] in found else {}
     total = _held(line.result)
@@ -99,16 +98,10 @@ def _parts(inside: Mapping[str, Line]) -> dict[int, tuple[int, bool]]:
         first = all(u.operands[0] == name for u in uses)
         place = int(line.rest.split(")")[0])
         if uses and first and all(u.kind in _TAKES for u in uses):
-            part = sum(size_of(a) for u in uses for a in _arrays(u.result))
-            found[place] = part, False
+            found[place] = sum(size_of(use.result) for use in uses), False
         elif len(uses) == 1 and first and uses[0].kind == _CHANGES:
-            update = inside[uses[0].operands[1]].result
-            found[place] = sum(size_of(array) for array in _arrays(update)), True
+            found[place] = size_of(inside[uses[0].operands[1]].result), True
     return found
-
-
-def _arrays(shapes: str) -> Iterator[str]:
-    yield from _ARRAY.findall(shapes)
 
 
 def _in_memory(array: str) -> bool:
@@ -117,4 +110,4 @@ def _in_memory(array: str) -> bool:
 
 def _held(shapes: str) -> int:
     """Bytes of those arrays of a result that lie in the device's memory."""
-    return sum(size_of(array) for array in _arrays(shapes) if _in_memory(array))
+    return sum(size_of(array) for array in _ARRAY.findall(shapes) if _in_memory(array))

@@ -56,12 +56,14 @@ def remove(place: Root) -> None:
         shutil.rmtree(gone, ignore_errors=True)
 
 
-def sweep(root: Root) -> None:
+def sweep(*roots: Root) -> None:
     """Removes what a killed or failed write left; Orbax appends to our name."""
-    if isinstance(root, str):
-        return checked_store.sweep(root)
-    for leftover in root.glob(f"*{PARTIAL}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for root in dict.fromkeys(roots):
+        if isinstance(root, str):
+            checked_store.sweep(root)
+            continue
+        for leftover in root.glob(f"*{PARTIAL}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def put_aside(run, damaged: Sequence[int]) -> None:

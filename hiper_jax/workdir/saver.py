@@ -199,14 +199,12 @@ class Saver:
 
     def _sweep(self, *roots: Root) -> None:
         if self._writes:
-            for root in dict.fromkeys(roots):
-                sweep(root)
+            sweep(*roots)
 
 
 def _clear(root: Root, final: Any, here: Root, leaves: Mapping[str, Any]) -> str:
     """Makes room for a checkpoint; returns a name that no other has."""
-    for place in dict.fromkeys((root, here)):
-        sweep(place)
+    sweep(root, here)
     if isinstance(root, str):
         checked_store.remove(str(final))
     if not isinstance(here, str):
