@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 
 from hiper_jax import _store
-from hiper_jax._disk import cache_folder, guarded
+from hiper_jax._disk import cache_folder
 from hiper_jax.hosts import Hosts
 from hiper_jax.workdir.atomic import PARTIAL
 
@@ -66,10 +66,8 @@ def brought(run, place) -> Iterator[pathlib.Path | str]:
     if not is_carried(place):
         yield place
         return
-    above = stage(run)
-    copy = above / f"{place.rpartition('/')[2]}-{os.getpid()}{PARTIAL}"
-    with guarded(above):
-        shutil.rmtree(copy, ignore_errors=True)
+    copy = stage(run) / f"{place.rpartition('/')[2]}-{os.getpid()}{PARTIAL}"
+    shutil.rmtree(copy, ignore_errors=True)
     try:
         _store.receive(place, _store.listed(place), copy)
         yield copy
