@@ -38,7 +38,7 @@ RUN = (
     "--checkpoint-every 1"
 )
 # Where a process is to be killed, in turn, and within how many seconds of its begin.
-AIMS = {"rollout": 1.0, "stack": 0.02, "update": 1.0, "save": 0.2, "any": 0.0}
+AIMS = {"rollout": 1.0, "stack": 0.0, "update": 1.0, "save": 0.2, "any": 0.0}
 # What equal runs share, bit for bit.
 _SAME = ("metrics.jsonl", "model/*.safetensors", "model/critic/*.safetensors", "eval/*")
 
@@ -169,7 +169,8 @@ def main(asked: Kills) -> None:
         over = False
         while not over:
             enough = here == asked.in_a_row or len(rows) == asked.kills
-            row = _killed(words, place, rng, length, asked, "none" if enough else "")
+            aim = "none" if enough else [*AIMS][len(rows) % len(AIMS)]
+            row = _killed(words, place, rng, length, asked, aim)
             over = row is None
             if row is not None:
                 here, rows = here + 1, [*rows, row]
@@ -200,7 +201,6 @@ def _killed(
 ) -> dict[str, Any] | None:
     """Starts or resumes a run, one of whose processes is killed; None if it ended."""
     victim = rng.randrange(asked.processes)
-    aim = aim or rng.choice(list(AIMS))
     seconds = rng.uniform(0, length if aim == "any" else AIMS.get(aim, 0.0))
     count = rng.choice((1, 1, 2))
     file = place.parent / "phase"
