@@ -126,6 +126,15 @@ def test_weights_and_gradients_travel_once_a_step():
     assert sent["step"] < sent["chunk"] / 3
 
 
+def test_gradients_are_shared_out_without_being_made_whole():
+    """Each device scatters its own part along `tensor`, gathered from nobody."""
+    update, state = program((1, 2, 2), "step", critic="shared")
+    text = update.lower(state, batch_of(small.episodes())).compile().as_text()
+    found = traffic.sent(text or "", traffic.loops_of(64, 32, 8, 1))
+    shared = [x for x in found if "scatter" in x.name]
+    assert shared and not [x for x in shared if x.kind == "all-gather"]
+
+
 def test_a_mesh_that_cuts_no_rows_has_nothing_to_fetch():
     agent, _, _ = small.agent()
     for shape, once in (((1, 1, 2), False), ((1, 2, 1), True), ((2, 1, 1), True)):

@@ -5,6 +5,7 @@ sums of a device's own rows            the same, float32
 `added_up`                             cut as weights are, along fsdp and tensor
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -85,7 +86,18 @@ def added_up(specs: Params, gradients: Params) -> Params:
                 return jax.lax.psum(gradient, "data")
         return jax.lax.psum(gradient, ROWS)
 
-    return jax.tree.map(add, specs, gradients)
+    left = set(AXES) - set(jax.sharding.get_abstract_mesh().manual_axes)
+    if not left:
+        return jax.tree.map(add, specs, gradients)
+    # XLA would make whole, along axes that are left to it, what devices share out.
+    cut = jax.tree.map(lambda leaf: without(spec(leaf.axes), ROWS), specs)
+    return jax.shard_map(
+        functools.partial(jax.tree.map, add, specs),
+        in_specs=(cut,),
+        out_specs=cut,
+        axis_names=left,
+        check_vma=False,
+    )(gradients)
 
 
 def parts(specs: Params) -> Any:
