@@ -1,4 +1,4 @@
-"""A small agent learns household tasks in text: the whole method in eleven minutes.
+"""A small agent learns household tasks in text: the whole method in ten minutes.
 
 Paper     HiPER, arXiv 2602.16165; the method, on a small world of our own making.
 Command   hiper train quickstart
