@@ -193,6 +193,12 @@ def _here(mesh: Mesh, axes: PartitionSpec) -> NamedSharding:
     return NamedSharding(inside, without(axes, inside.manual_axes))
 
 
+def left_axes() -> set[str]:
+    """Mesh axes that are left to XLA; all of them outside of any `shard_map`."""
+    inside = jax.sharding.get_abstract_mesh().manual_axes
+    return {axis for axis in AXES if axis not in inside}
+
+
 def without(axes: PartitionSpec, left_out: Sequence[str]) -> PartitionSpec:
     """Returns the axes but for some, along which an array is then whole."""
     kept = (
@@ -228,7 +234,7 @@ def _attend_apart(
     packed = None if segment is None else _here(mesh, spec(("rows", None))).spec
     kernel = choose(mesh.devices.flat[0].platform, q, packed=segment is not None)
     kernel = functools.partial(kernel, **options)
-    left = set(AXES) - set(jax.sharding.get_abstract_mesh().manual_axes)
+    left = left_axes()
     if not left:
         return kernel(q, k, v, segment)
     return jax.shard_map(

@@ -15,7 +15,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from hiper_jax.lm.params import Params, ParamSpec
-from hiper_jax.lm.sharding import AXES, ROWS, spec, without
+from hiper_jax.lm.sharding import AXES, ROWS, left_axes, spec, without
 
 
 def by_rows(fn: Callable[..., Any], mesh: Mesh, out: Any = None) -> Callable[..., Any]:
@@ -86,7 +86,7 @@ def added_up(specs: Params, gradients: Params) -> Params:
                 return jax.lax.psum(gradient, "data")
         return jax.lax.psum(gradient, ROWS)
 
-    left = set(AXES) - set(jax.sharding.get_abstract_mesh().manual_axes)
+    left = left_axes()
     if not left:
         return jax.tree.map(add, specs, gradients)
     # XLA would make whole, along axes that are left to it, what devices share out.
