@@ -16,7 +16,7 @@ from typing import Any, Literal
 from hiper_jax.accept import Count, Positive, SettingError, Whole, check_fields
 
 _BEAT = 1.0  # seconds between two signs of life
-_LINGER = 10.0  # seconds that the coordinator stays for the others to hear why
+_LINGER = 10.0  # seconds that one that fails stays for the others to hear why
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +83,8 @@ def joined(asked: Hosts) -> Iterator[Any]:
         yield alone
         return
     _initialize(asked)
+    import jax
+
     from hiper_jax import hosts
 
     found = hosts.Hosts(wait=asked.wait)
@@ -96,12 +98,11 @@ def joined(asked: Hosts) -> Iterator[Any]:
             _say(f"a program broke off ({str(error)[:200]}); looking for who is lost")
             time.sleep(asked.lost_after + 3 * _BEAT)
         found.fail(" ".join(str(error).split()) or type(error).__name__)
-        pulse.stop(_LINGER, "failed")
+        if pulse.stop(_LINGER, "failed"):
+            jax.distributed.shutdown()  # no coordinator is gone before the others are
         raise
     found.exchange("end", None)
     pulse.stop(_LINGER)
-    import jax
-
     jax.distributed.shutdown()
 
 
@@ -145,7 +146,10 @@ def noticed(notice: str) -> bool:
 
 
 def leave(code: int) -> None:
-    """Ends a process of several at once: JAX would wait for those that are lost."""
+    """Ends a process of several at once: JAX would wait for those that are lost.
+
+    Where none is lost they have parted in order, and this does nothing.
+    """
     import jax
 
     if jax.distributed.is_initialized():
@@ -163,19 +167,26 @@ class Pulse:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def stop(self, linger: float, state: str = "end") -> None:
-        """Says that this process ends; the first waits for the others to hear it."""
+    def stop(self, linger: float, state: str = "end") -> bool:
+        """Says that this process ends, and waits for the others to say so of theirs.
+
+        Returns:
+          Whether all did, so that they can part in order. One that goes while others
+          watch is lost to them, and JAX aborts them if it is the coordinator.
+        """
         self._state = state
         self._thread.join(3 * _BEAT)
         until = time.monotonic() + linger
-        while self._hosts.writes and time.monotonic() < until:
-            with contextlib.suppress(Exception):
+        while time.monotonic() < until:
+            try:
                 said = self._hosts.beat([state, 0, ""])
-                if len(said) == self._hosts.count and all(
-                    value[0] != "here" for value in said.values()
-                ):
-                    break
+            except Exception:
+                return False  # the coordinator is gone
+            states = [value[0] for value in said.values()]
+            if len(states) == self._hosts.count and "here" not in states:
+                return True
             time.sleep(0.1)
+        return False
 
     def _run(self) -> None:
         hosts, count = self._hosts, 0
