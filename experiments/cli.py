@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 _FAKE = re.compile(r"--xla_force_host_platform_device_count=(\d+)")
 
@@ -33,16 +34,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second one changes nothing
         print("\nhiper: stopped; what was finished is kept", file=sys.stderr)
-        _leave_if_not_alone(getattr(stop, "code", 130))
-        sys.exit(getattr(stop, "code", 130))
+        _end(getattr(stop, "code", 130))
     except BrokenPipeError:
         os._exit(1)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("HIPER_TRACEBACK"):
             raise
         print(f"hiper: {_one_line(error)}", file=sys.stderr)
-        _leave_if_not_alone(2)
-        sys.exit(2)
+        _end(2)
     except Exception as error:
         if os.environ.get("HIPER_TRACEBACK"):
             raise
@@ -51,14 +50,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             "hiper_jax; set HIPER_TRACEBACK=1 to see where",
             file=sys.stderr,
         )
-        _leave_if_not_alone(3)
-        sys.exit(3)
+        _end(3)
 
 
-def _leave_if_not_alone(code: int) -> None:
-    """Ends one process of several at once: JAX would wait for those that are lost."""
+def _end(code: int) -> NoReturn:
+    """Ends this process, which may be one of several."""
     if joined := sys.modules.get("hiper_jax.experiments.join"):
         joined.leave(code)
+    sys.exit(code)
 
 
 def _run(argv: list[str]) -> int:

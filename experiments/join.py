@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from hiper_jax.accept import Count, Positive, SettingError, Whole, check_fields
 
@@ -145,10 +145,10 @@ def noticed(notice: str) -> bool:
     return said not in ("", "FALSE", "NONE")
 
 
-def leave(code: int) -> None:
-    """Ends a process of several at once: JAX would wait for those that are lost.
+def leave(code: int) -> NoReturn:
+    """Ends this process; at once, if it did not part from others in order.
 
-    Where none is lost they have parted in order, and this does nothing.
+    At exit JAX would wait for those that are lost.
     """
     import jax
 
@@ -156,6 +156,7 @@ def leave(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+    sys.exit(code)
 
 
 class Pulse:

@@ -34,7 +34,6 @@ def main() -> None:
     time.sleep(int(process))  # the first, the coordinator, is gone well before others
     print(f"together {guard.together} after {turns}", flush=True)
     join.leave(143)
-    sys.exit(143)
 
 
 if __name__ == "__main__":
