@@ -16,7 +16,7 @@ from typing import Any, Literal, NoReturn
 from hiper_jax.accept import Count, Positive, SettingError, Whole, check_fields
 
 _BEAT = 1.0  # seconds between two signs of life
-_LINGER = 10.0  # seconds that one that fails stays for the others to hear why
+_LINGER = 10.0  # seconds that one that ends waits for the others to say so of theirs
 
 
 @dataclasses.dataclass(frozen=True)
